@@ -1,0 +1,1 @@
+"""Repository root: makes ``tests`` importable wherever pytest is started. pytester is switched on in pyproject.toml."""

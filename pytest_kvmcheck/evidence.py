@@ -1,0 +1,208 @@
+"""Evidence: what a host said, byte for byte after redaction, and nothing made of it yet."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
+
+T = TypeVar("T")
+
+#: Parts a probe's id from the key of one of its answers: ``domain_xml:<uuid>``.
+KEY_SEPARATOR = ":"
+
+#: Reserved exit codes of the gathering script's file readers (see gather/script.py).
+RC_SKIPPED, RC_NOTHING_THERE, RC_DENIED = 75, 66, 77
+
+
+@dataclass(frozen=True)
+class Record:
+    """The answer of one probe: standard output and error, exit code, and whether it is whole.
+
+    ``cause`` is None when the probe ran to its end and its output is complete; otherwise it says what kept it from that.
+    ``seconds`` is the run time on the target, None when it could not be measured.
+    """
+
+    probe: str
+    stdout: str = ""
+    rc: int = 0
+    stderr: str = ""
+    cause: Cause | None = None
+    seconds: float | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the standard output as it is kept in a bundle."""
+        return hashlib.sha256(self.stdout.encode()).hexdigest()
+
+    @property
+    def complaint(self) -> str:
+        """The first line that explains a failure, bounded."""
+        for text in (self.stderr, self.stdout):
+            for line in text.splitlines():
+                if line.strip():
+                    return line.strip()[:200]
+        return f"exit code {self.rc}"
+
+
+class Files(Mapping[str, str]):
+    """Contents of the files that one probe read: a mapping path -> text.
+
+    A file that could not be read, or that may not have been collected (``partial``), is unknown rather than absent:
+    asking for it raises :class:`EvidenceMissing`; a file that is known not to exist raises KeyError (``get``: None).
+    """
+
+    def __init__(
+        self, probe: str, contents: dict[str, str], denied: Mapping[str, str] | None = None, partial: bool = False
+    ) -> None:
+        self.probe = probe
+        self._contents = contents
+        self.denied = dict(denied or {})
+        self.partial = partial
+
+    def __getitem__(self, path: str) -> str:
+        if path in self.denied:
+            raise EvidenceMissing(Cause.NOT_PERMITTED, f"{path}: {self.denied[path]}", self.probe)
+        if path not in self._contents and self.partial:
+            raise EvidenceMissing(Cause.NOT_COLLECTED, f"{path} was not collected", self.probe)
+        return self._contents[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._contents)
+
+    def __len__(self) -> int:
+        return len(self._contents)
+
+    def demand_all_readable(self) -> None:
+        """Raise :class:`EvidenceMissing` when a file exists that could not be read, or may exist."""
+        for path, why in self.denied.items():
+            raise EvidenceMissing(Cause.NOT_PERMITTED, f"{path}: {why}", self.probe)
+        if self.partial:
+            raise EvidenceMissing(Cause.NOT_COLLECTED, "the files may not all have been collected", self.probe)
+
+    def need(self, path: str) -> str:
+        """Return the text of *path*; a file that does not exist is :class:`EvidenceMissing` too."""
+        try:
+            return self[path]
+        except KeyError:
+            raise EvidenceMissing(Cause.MISSING, f"{path} does not exist", self.probe) from None
+
+    def matching(self, pattern: str) -> dict[str, str]:
+        """Return the files whose whole path matches the regular expression *pattern*, sorted by path."""
+        regex = re.compile(pattern)
+        return {path: self._contents[path] for path in sorted(self._contents) if regex.fullmatch(path)}
+
+
+def parse_files(probe: str, stdout: str, stderr: str = "", partial: bool = False) -> Files:
+    r"""Return the files in the output of ``grep -H ^ FILE...``.
+
+    Source: grep(1). Lines read ``path:line``; unreadable files are named on standard error.
+
+    >>> dict(parse_files("x", "/a/b:1\n/a/b:2\n/a/c:\n"))
+    {'/a/b': '1\n2\n', '/a/c': '\n'}
+    >>> parse_files("x", "", "grep: /a/d: Permission denied\n").denied
+    {'/a/d': 'Permission denied'}
+    """
+    contents: dict[str, list[str]] = {}
+    for line in stdout.splitlines():
+        path, colon, text = line.partition(":")
+        if not colon or not path.startswith("/"):
+            raise EvidenceMissing(Cause.UNPARSABLE, f"not 'path:line': {line[:80]!r}", probe)
+        contents.setdefault(path, []).append(text + "\n")
+    denied: dict[str, str] = {}
+    for line in stderr.splitlines():
+        match = re.fullmatch(r"(?:\S*grep|cat): (/.*?): (.+)", line)
+        if match and match[2] != "No such file or directory":
+            denied[match[1]] = match[2]
+    return Files(probe, {path: "".join(lines) for path, lines in contents.items()}, denied, partial)
+
+
+@dataclass
+class Evidence:
+    """All records of one host. Reading one notes its id, so that a verdict can name its evidence.
+
+    ``failure`` stands for a host that gave nothing at all: it is raised whatever is asked.
+    ``default`` is the cause given to probes of which there is no record.
+    """
+
+    host: str
+    records: dict[str, Record] = field(default_factory=dict)
+    failure: EvidenceMissing | None = None
+    default: Cause = Cause.NOT_COLLECTED
+    partial: bool = False
+    sudo: str = "off"
+    _readers: list[set[str]] = field(default_factory=list, repr=False)
+
+    @contextmanager
+    def noting(self) -> Iterator[set[str]]:
+        """Collect the ids of the records that are read within the block."""
+        seen: set[str] = set()
+        self._readers.append(seen)
+        try:
+            yield seen
+        finally:
+            self._readers.pop()
+            self.note(seen)
+
+    def note(self, probes: Iterable[str]) -> None:
+        """Count *probes* as read by whoever is listening."""
+        if self._readers:
+            self._readers[-1].update(probes)
+
+    def record(self, probe: str) -> Record:
+        """Return the record of *probe*, whatever its state; raises :class:`EvidenceMissing` when there is none."""
+        if self.failure:
+            raise self.failure
+        self.note((probe,))
+        try:
+            return self.records[probe]
+        except KeyError:
+            raise EvidenceMissing(self.default, f"{probe}: {self.default}", probe) from None
+
+    def whole(self, probe: str) -> Record:
+        """Return the record of *probe* when it ran to its end; its exit code is the caller's to judge."""
+        record = self.record(probe)
+        if record.cause:
+            detail = f"{probe}: {record.cause}"
+            if record.cause is not Cause.TRUNCATED and (record.stderr.strip() or record.stdout.strip()):
+                detail += f" ({record.complaint})"
+            raise EvidenceMissing(record.cause, detail, probe)
+        return record
+
+    def text(self, probe: str, ok: tuple[int, ...] = (0,)) -> str:
+        """Return the standard output of *probe* if it ended with a code in *ok*."""
+        record = self.whole(probe)
+        if record.rc not in ok:
+            raise EvidenceMissing(Cause.FAILED, f"{probe}: exit code {record.rc}: {record.complaint}", probe)
+        return record.stdout
+
+    def files(self, probe: str) -> Files:
+        """Return the files that *probe* read; none there at all is an empty mapping, not an error."""
+        record = self.record(probe)
+        if record.cause is Cause.MISSING:
+            return Files(probe, {}, partial=self.partial)
+        record = self.whole(probe)
+        return parse_files(probe, record.stdout, record.stderr, self.partial)
+
+    def parsed(self, probe: str, parse: Callable[[str], T], ok: tuple[int, ...] = (0,)) -> T:
+        """Return ``parse(text)``; a :class:`ParseError` becomes *unknown: unparsable*."""
+        return parsing(probe, parse, self.text(probe, ok))
+
+    def keyed(self, probe: str) -> dict[str, Record]:
+        """Return the records ``probe:key`` as ``{key: record}``, sorted by key."""
+        prefix = probe + KEY_SEPARATOR
+        return {name.removeprefix(prefix): self.records[name] for name in sorted(self.records) if name.startswith(prefix)}
+
+
+def parsing(probe: str, parse: Callable[[str], T], text: str) -> T:
+    """Return ``parse(text)``; a :class:`ParseError` becomes :class:`EvidenceMissing` that names *probe*."""
+    try:
+        return parse(text)
+    except ParseError as exc:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"{probe}: {exc}", probe) from exc

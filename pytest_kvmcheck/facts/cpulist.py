@@ -1,0 +1,50 @@
+"""Lists of CPUs and NUMA nodes, as the kernel and libvirt write them.
+
+Source: ``/sys/devices/system/cpu/online``, ``/sys/devices/system/node/node*/cpulist``, ``cpuset`` attributes of domain
+XML (https://libvirt.org/formatdomain.html#cpu-allocation), which also know exclusions.
+
+>>> sorted(parse_cpulist("0-2,8"))
+[0, 1, 2, 8]
+>>> sorted(parse_cpulist("0-7,^2,^5-6"))
+[0, 1, 3, 4, 7]
+>>> parse_cpulist("\\n")  # a NUMA node without CPUs: empty is an answer
+frozenset()
+>>> format_cpulist({0, 1, 2, 8})
+'0-2,8'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pytest_kvmcheck.errors import ParseError
+
+#: Linux supports fewer CPUs than this; a larger number is damage, or an attack on our memory.
+MAX_CPUS = 65536
+
+
+def parse_cpulist(text: str) -> frozenset[int]:
+    """Return the numbers in *text*. Raises :class:`ParseError` for anything but numbers, ranges and exclusions."""
+    included: set[int] = set()
+    excluded: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.strip().split(","))):
+        numbers = excluded if part.startswith("^") else included
+        first, dash, last = part.removeprefix("^").partition("-")
+        if not (first.isascii() and first.isdigit()) or (dash and not (last.isascii() and last.isdigit())):
+            raise ParseError(f"not a CPU list: {text.strip()[:80]!r}")
+        low, high = int(first), int(last or first)
+        if low > high or high >= MAX_CPUS:
+            raise ParseError(f"not a CPU list: {text.strip()[:80]!r}")
+        numbers.update(range(low, high + 1))
+    return frozenset(included - excluded)
+
+
+def format_cpulist(numbers: Iterable[int]) -> str:
+    """Return *numbers* in the kernel's notation; the empty set as ``none``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs) or "none"

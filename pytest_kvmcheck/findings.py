@@ -1,0 +1,72 @@
+"""What a check says besides a plain assertion: several findings at once, warnings, and notes to a pass."""
+
+from __future__ import annotations
+
+from pytest_kvmcheck.errors import CheckWarning, EvidenceMissing
+
+_notes: list[str] = []
+
+
+def note(text: str) -> None:
+    """Remember *text* as the message of a check that passes: what was found, for the record."""
+    _notes.append(text)
+
+
+def take_notes() -> str:
+    """Return the notes since the last call, as one line."""
+    text = "; ".join(_notes)
+    _notes.clear()
+    return text
+
+
+class Findings:
+    """Collects what is wrong about one subject; leaving the block decides.
+
+    A failure beats what is unknown, which beats a warning: a finding that evidence proves is told even where other evidence
+    is missing, and nothing passes or merely warns while something is unknown. ::
+
+        with Findings() as found:
+            found.fail_if(depth > 3, f"{disk}: {depth} images deep, at most 3 allowed.")
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.warnings: list[str] = []
+        self.missing: EvidenceMissing | None = None
+
+    def fail(self, message: str) -> None:
+        """Report a failure."""
+        self.failures.append(message)
+
+    def fail_if(self, bad: bool, message: str) -> None:
+        """Report a failure when *bad*."""
+        if bad:
+            self.fail(message)
+
+    def warn(self, message: str) -> None:
+        """Report a warning."""
+        self.warnings.append(message)
+
+    def warn_if(self, bad: bool, message: str) -> None:
+        """Report a warning when *bad*."""
+        if bad:
+            self.warn(message)
+
+    def unknown(self, missing: EvidenceMissing | None) -> None:
+        """Report that something could not be judged; None is no report."""
+        self.missing = self.missing or missing
+
+    def __enter__(self) -> Findings:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: object) -> None:
+        if isinstance(value, EvidenceMissing):
+            self.unknown(value)
+        elif value is not None:
+            return
+        if self.failures:
+            raise AssertionError(" ".join(self.failures)) from None
+        if self.missing:
+            raise self.missing.with_traceback(None)
+        if self.warnings:
+            raise CheckWarning(" ".join(self.warnings))

@@ -1,0 +1,59 @@
+"""Fetch the evidence of one live target: one connection, one command, one reply."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.evidence import Evidence, Record
+from pytest_kvmcheck.gather import reply as replies
+from pytest_kvmcheck.gather.script import build, carry
+from pytest_kvmcheck.gather.transport import Answer, Connection, run
+from pytest_kvmcheck.probes import probes_for
+from pytest_kvmcheck.targets import Target
+
+_SSH_CAUSES = (
+    (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "its SSH host key has changed: find out why before you trust it again"),
+    (
+        r"Host key verification failed|No \S+ host key is known",
+        "its SSH host key is unknown: compare its fingerprint with the host's console, then add it to known_hosts",
+    ),
+    (r"Permission denied \(([^)]*)\)", r"its sshd refused our key (it accepts: \1): check user, key and ssh-agent"),
+)
+
+
+def gather(target: Target, connection: Connection, *, sudo: bool = False) -> Evidence:
+    """Return the evidence of *target*. A host that cannot be reached gives evidence in which everything is unknown."""
+    probes = probes_for(target.role)
+    nonce = secrets.token_hex(16)
+    try:
+        answer = run(target, carry(build(probes, nonce, sudo=sudo or target.sudo)), connection)
+        reply = replies.read(replies.decode(answer.stdout), nonce, probes)
+        if reply is None:
+            raise EvidenceMissing(*_why_nothing(answer, connection.deadline_s))
+    except EvidenceMissing as missing:
+        return Evidence(target.name, failure=missing)
+    records = reply.records
+    if answer.stopped:
+        why = f"stopped after {connection.deadline_s:.0f} s" if answer.stopped is Cause.TIMEOUT else "the reply is too large"
+        records = {
+            name: Record(name, rc=-1, cause=answer.stopped, stderr=why) if record.cause is Cause.LOST else record
+            for name, record in records.items()
+        }
+    return Evidence(target.name, records, sudo=reply.sudo)
+
+
+def _why_nothing(answer: Answer, deadline_s: float) -> tuple[Cause, str]:
+    """Return the cause and one line that tells why a target gave no reply at all."""
+    text = replies.decode(answer.stderr[-8192:]) + "\n" + replies.decode(answer.stdout[:2048])
+    for pattern, meaning in _SSH_CAUSES:
+        if match := re.search(pattern, text):
+            return Cause.UNREACHABLE, match.expand(meaning)
+    if answer.stopped is Cause.TIMEOUT:
+        return Cause.TIMEOUT, f"no answer within {deadline_s:.0f} s"
+    if answer.stopped is Cause.TRUNCATED:
+        return Cause.TRUNCATED, "it answers without end, and not with our reply"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = "".join(char if char.isprintable() else "?" for char in lines[0])[:200] if lines else "nothing"
+    return Cause.UNREACHABLE, f"it did not run our script (exit code {answer.rc}); it said: {said}"

@@ -1,0 +1,152 @@
+"""Evidence without a host: a saved reply of ``kvmcheck collect-script``, and sosreports."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import tarfile
+from pathlib import Path
+
+from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence, Record
+from pytest_kvmcheck.gather import reply as replies
+from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
+from pytest_kvmcheck.probes import Probe, probes_for
+from pytest_kvmcheck.targets import Target
+
+#: Bounds against archives that unpack to more than a sosreport can be.
+MAX_MEMBERS = 200_000
+
+
+def from_reply(target: Target) -> Evidence:
+    """Return the evidence in the saved output of ``kvmcheck collect-script``."""
+    try:
+        with target.path.open("rb") as file:
+            data = file.read(MAX_REPLY_BYTES + 1)
+    except OSError as exc:
+        return Evidence(target.name, failure=EvidenceMissing(Cause.UNREACHABLE, f"{target.path}: {exc.strerror}"))
+    text = replies.decode(data)
+    nonce = replies.find_nonce(text)
+    reply = replies.read(text, nonce, probes_for(target.role)) if nonce else None
+    if reply is None:
+        detail = f"{target.path} does not hold the output of kvmcheck collect-script"
+        return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
+    return Evidence(target.name, reply.records, sudo=reply.sudo)
+
+
+class _Tree:
+    """The files of a sosreport, from a directory or an archive, with paths as they were on the host."""
+
+    def __init__(self, path: Path) -> None:
+        self._bodies: dict[str, bytes] = {}
+        self._directory: Path | None = None
+        if path.is_dir():
+            root = path
+            inner = [child for child in path.iterdir() if child.is_dir()]
+            if not (path / "sos_commands").is_dir() and len(inner) == 1 and (inner[0] / "sos_commands").is_dir():
+                root = inner[0]
+            self._directory = root.resolve()
+            self.names = sorted(
+                str(found.relative_to(root)) for found in root.rglob("*") if found.is_file() and self._inside(found)
+            )
+        else:
+            self._read_archive(path)
+            self.names = sorted(self._bodies)
+
+    def _inside(self, found: Path) -> bool:
+        """Tell whether a link stays within the report: it was made elsewhere and is not to be trusted."""
+        return self._directory is not None and found.resolve().is_relative_to(self._directory)
+
+    def _read_archive(self, path: Path) -> None:
+        wanted = re.compile(r"[^/]+/(sos_commands/|proc/|sys/|etc/)")
+        links: dict[str, str] = {}
+        total = 0
+        with tarfile.open(path) as archive:
+            for count, member in enumerate(archive):
+                if count > MAX_MEMBERS or total > MAX_REPLY_BYTES:
+                    raise EvidenceMissing(Cause.TRUNCATED, f"{path}: larger than a sosreport can be")
+                if not wanted.match(member.name):
+                    continue
+                name = member.name.split("/", 1)[1]
+                if member.issym():
+                    links[name] = str((Path("/") / name).parent / member.linkname)
+                elif member.isfile() and (file := archive.extractfile(member)):
+                    self._bodies[name] = file.read(MAX_REPLY_BYTES - total + 1)
+                    total += len(self._bodies[name])
+        for name, destination in links.items():
+            if body := self._bodies.get(_normal(destination)):
+                self._bodies[name] = body
+
+    def read(self, name: str, bound: int) -> tuple[str, bool]:
+        """Return the text of *name* up to *bound* bytes, and whether it was cut."""
+        if self._directory:
+            with (self._directory / name).open("rb") as file:
+                data = file.read(bound + 1)
+        else:
+            data = self._bodies[name]
+        return replies.decode(data[:bound]), len(data) > bound
+
+    def matching(self, pattern: str) -> list[str]:
+        """Return the names that match the glob *pattern*; ``*`` does not cross a ``/``."""
+        regex = re.compile("/".join(fnmatch.translate(part)[4:-3] for part in pattern.lstrip("/").split("/")), re.DOTALL)
+        return [name for name in self.names if regex.fullmatch(name)]
+
+
+def _normal(path: str) -> str:
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts[-1:] = []
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def from_sosreport(target: Target) -> Evidence:
+    """Return what a sosreport (directory or archive) answers of our probes.
+
+    What it does not hold is "not collected": a sosreport without a file does not prove that the host has none.
+    """
+    try:
+        tree = _Tree(target.path)
+    except EvidenceMissing as missing:
+        return Evidence(target.name, failure=missing)
+    except (OSError, tarfile.TarError, EOFError) as exc:
+        detail = f"{target.path} cannot be read as a sosreport: {exc}"
+        return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
+    if not any(name.startswith(("sos_commands/", "proc/", "etc/")) for name in tree.names):
+        detail = f"{target.path} holds no sosreport (no sos_commands, proc or etc)"
+        return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
+    records: dict[str, Record] = {}
+    for probe in probes_for(target.role):
+        records |= _from_tree(probe, tree)
+    records |= _domains(tree)
+    return Evidence(target.name, records, partial=True)
+
+
+def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:
+    names = [name for path in (probe.sos or probe.paths) for name in tree.matching(path)]
+    if not names:
+        return {}
+    if probe.sos or probe.one_file:
+        text, cut = tree.read(names[0], probe.max_bytes)
+    else:
+        parts, cut = [], False
+        for name in names:
+            body, too_long = tree.read(name, probe.max_bytes)
+            parts.append("".join(f"/{name}:{line}\n" for line in body.splitlines()))
+            cut |= too_long
+        text = "".join(parts)
+    return {probe.id: Record(probe.id, text, cause=Cause.TRUNCATED if cut else None)}
+
+
+def _domains(tree: _Tree) -> dict[str, Record]:
+    """Return the saved definitions that sos copied: ``etc/libvirt/qemu/*.xml`` are the inactive ones."""
+    records: dict[str, Record] = {}
+    for name in tree.matching("etc/libvirt/qemu/*.xml"):
+        text, cut = tree.read(name, 4 * 2**20)
+        match = re.search(r"<uuid>([0-9a-fA-F-]{36})</uuid>", text)
+        key = match[1] if match else Path(name).stem
+        full = f"domain{KEY_SEPARATOR}{key}/saved"
+        records[full] = Record(full, text, cause=Cause.TRUNCATED if cut else None)
+    return records

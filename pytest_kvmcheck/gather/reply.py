@@ -1,0 +1,155 @@
+"""Read the framed reply of the gathering script. What is cut, forged or out of place is unknown, never parsed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED, Record
+from pytest_kvmcheck.probes import Probe
+
+_HELLO = re.compile(r"HELLO 1 (base64|hex) uid=(\d+) sudo=(\w+)")
+_END = re.compile(r"END (\S+) ([\d.]*),([\d.]*)((?: \S+)*)")
+_TIMED_OUT = {124, 137, 143}
+_NOT_PERMITTED = re.compile(
+    r"permission denied|operation not permitted|must be (?:run as )?root|need to be root|access denied"
+    r"|authentication (?:failed|unavailable|is required)|^sudo: |requires? superuser|only root can",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NOT_FOUND = re.compile(r"not found|no such file or directory", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A decoded reply. ``complete`` is false when it ended before its DONE line; ``sudo`` says how sudo was answered."""
+
+    records: dict[str, Record]
+    complete: bool
+    uid: int
+    sudo: str
+
+
+def find_nonce(text: str) -> str | None:
+    """Return the nonce of the first HELLO line of a saved reply, or None.
+
+    >>> find_nonce("Welcome!\\n@0123456789abcdef HELLO 1 base64 uid=0 sudo=off\\n")
+    '0123456789abcdef'
+    """
+    match = re.search(r"^@([0-9A-Za-z]{8,64}) HELLO 1 ", text, re.MULTILINE)
+    return match[1] if match else None
+
+
+def decode(data: bytes) -> str:
+    """Return *data* as text; bytes that are not UTF-8 stay visible as ``\\xNN``."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def read(text: str, nonce: str, probes: Iterable[Probe]) -> Reply | None:
+    """Return the reply in *text*, or None when it never began. Probes without a closed frame are LOST."""
+    wanted = {probe.id: probe for probe in probes}
+    mark = f"@{nonce} "
+    hello: re.Match[str] | None = None
+    complete = False
+    open_probe, body = "", list[str]()
+    records: dict[str, Record] = {}
+    for line in text.splitlines():
+        if not line.startswith(mark):
+            body.append(line)
+            continue
+        word = line[len(mark) :].rstrip()
+        if match := _HELLO.fullmatch(word):
+            hello = match
+        elif hello is None:
+            continue
+        elif word.startswith("BEGIN "):
+            open_probe, body = word.removeprefix("BEGIN "), []
+        elif (match := _END.fullmatch(word)) and match[1] == open_probe and open_probe in wanted:
+            records |= _records(wanted[open_probe], body, match, hello[1], nonce)
+            open_probe = ""
+        elif word == "DONE":
+            complete = True
+    if hello is None:
+        return None
+    for probe in wanted.values():
+        if not any(name == probe.id or name.startswith(probe.id + KEY_SEPARATOR) for name in records):
+            records[probe.id] = Record(probe.id, rc=-1, cause=Cause.LOST, stderr="the reply ended before this answer")
+    return Reply(records, complete, int(hello[2]), hello[3])
+
+
+def _decoded(words: list[str], encoding: str) -> bytes:
+    if encoding == "hex":
+        return bytes.fromhex("".join(words))
+    return base64.b64decode("".join(words), validate=True)
+
+
+def _seconds(begin: str, end: str) -> float | None:
+    try:
+        return round(float(end) - float(begin), 2)
+    except ValueError:
+        return None
+
+
+def _records(probe: Probe, body: list[str], end: re.Match[str], encoding: str, nonce: str) -> dict[str, Record]:
+    words = end[4].split()
+    codes = [word[1:] for word in words if word.startswith("!")]
+    try:
+        stdout = _decoded(body, encoding)
+        stderr = decode(_decoded([word for word in words if not word.startswith("!")], encoding))
+        rc = int(codes[0])
+    except (binascii.Error, ValueError, IndexError):
+        return {probe.id: Record(probe.id, rc=-1, cause=Cause.LOST, stderr="the answer arrived damaged")}
+    cut = len(stdout) > probe.max_bytes
+    text = decode(stdout[: probe.max_bytes])
+    seconds = _seconds(end[2], end[3])
+    whole = Record(probe.id, text, rc, stderr, Cause.TRUNCATED if cut else cause_of(rc, text, stderr), seconds)
+    if not probe.keyed:
+        return {probe.id: whole}
+    return split(whole, nonce)
+
+
+def cause_of(rc: int, stdout: str, stderr: str) -> Cause | None:
+    """Return why a command that ended with *rc* gave no usable answer, or None when the exit code is the answer."""
+    if rc == 0:
+        return None
+    if rc == RC_SKIPPED and not stdout:
+        return Cause.SKIPPED
+    if rc == RC_NOTHING_THERE and not stdout:
+        return Cause.MISSING
+    if rc == RC_DENIED and not stdout:
+        return Cause.NOT_PERMITTED
+    if rc in _TIMED_OUT:
+        return Cause.TIMEOUT
+    if rc == 127 or (rc == 1 and stderr.startswith(("stat: ", "cat: ")) and _NOT_FOUND.search(stderr)):
+        return Cause.MISSING
+    if rc == 126 or _NOT_PERMITTED.search(stderr):
+        return Cause.NOT_PERMITTED
+    return None
+
+
+def split(whole: Record, nonce: str) -> dict[str, Record]:
+    """Part the output of a keyed probe into one record a section, and keep what stands before the first.
+
+    The record under the probe's own id tells how the command ended. When it was cut short, its last section is marked.
+    """
+    heads: list[str] = []
+    sections: dict[str, list[str]] = {}
+    key = ""
+    mark = f"@@{nonce} "
+    for line in whole.stdout.splitlines(keepends=True):
+        if line.startswith(mark):
+            key = line[len(mark) :].strip()
+            sections.setdefault(key, [])
+        elif key:
+            sections[key].append(line)
+        else:
+            heads.append(line)
+    probe = whole.probe
+    records = {probe: Record(probe, "".join(heads), whole.rc, whole.stderr, whole.cause, whole.seconds)}
+    for name, lines in sections.items():
+        cause = whole.cause if name == key else None
+        records[f"{probe}{KEY_SEPARATOR}{name}"] = Record(f"{probe}{KEY_SEPARATOR}{name}", "".join(lines), 0, "", cause)
+    return records

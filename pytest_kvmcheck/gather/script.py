@@ -1,0 +1,126 @@
+"""Write the one POSIX sh script that asks a target everything, and the argument that carries it there.
+
+The reply is a sequence of frames, each line of which starts with ``@`` and a random nonce, so that neither a login
+banner nor a file's content can be taken for one::
+
+    @<nonce> HELLO 1 <encoding> uid=<uid> sudo=<off|granted|denied|absent>
+    @<nonce> BEGIN <probe>
+    <encoded standard output, bounded>
+    @<nonce> END <probe> <seconds> !<exit code> <encoded standard error, bounded>
+    @<nonce> DONE
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+from pytest_kvmcheck.evidence import RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED
+from pytest_kvmcheck.probes import Probe, Root
+
+#: Standard error beyond this is cut. Its encoded form has to stay below PIPE_BUF (4096) to be written in one piece.
+STDERR_BYTES = 2048
+
+#: Linux refuses a single argument of 128 KiB or more (MAX_ARG_STRLEN).
+ARGUMENT_BYTES = 128 * 1024 - 1
+
+# What the probes are written in:
+#   f FILE      print one file        g FILE|GLOB...   print files as path:line
+#   denied DIR  true when a directory on the way cannot be searched, so that "not there" proves nothing
+_HELPERS = f"""\
+denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
+f() {{
+  if [ -r "$1" ]; then cat -- "$1"; return; fi
+  if [ "$SUDO" ]; then $SUDO cat -- "$1"; return; fi
+  if [ -e "$1" ] || denied "${{1%/*}}"; then echo "cat: $1: Permission denied" >&2; return {RC_DENIED}; fi
+  return {RC_NOTHING_THERE}
+}}
+g() {{
+  n=0 x= r=
+  for i; do
+    if [ -f "$i" ] && [ -r "$i" ]; then set -- "$@" "$i"; n=$((n+1))
+    elif [ -d "$i" ]; then :
+    elif [ "$SUDO" ]; then set -- "$@" "$i"; n=$((n+1)) r=sudo
+    elif [ -e "$i" ] || denied "${{i%/*}}"; then echo "grep: $i: Permission denied" >&2; x=1
+    fi
+    shift
+  done
+  if [ $n = 0 ]; then [ "$x" ] && return {RC_DENIED}; return {RC_NOTHING_THERE}; fi
+  if [ -z "$r" ]; then grep -H ^ -- "$@"; return 0; fi
+  for i; do if [ -r "$i" ]; then grep -H ^ -- "$i"; else $SUDO grep -H ^ -- "$i"; fi; done; return 0
+}}
+"""
+
+
+def _probe_line(probe: Probe) -> str:
+    script = probe.script
+    if probe.when:
+        script = f"{probe.when} || exit {RC_SKIPPED}\n{script}"
+    line = f"p {probe.id} {probe.timeout_s} {probe.max_bytes + 1} {shlex.quote(script)}"
+    if probe.root is Root.NO:
+        return f"SUDO= {line}"
+    if probe.root is Root.MAY:
+        return f"SUDO=$S {line}"
+    return f"if [ $U = 0 ] || [ \"$S\" ]; then SUDO=$S {line}; else n {probe.id}; fi"
+
+
+def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False) -> str:
+    """Return the script that runs *probes* and frames their answers with *nonce* (letters and digits).
+
+    With *sudo*, what needs root is run by ``sudo -n``: it never asks for a password.
+    """
+    if not re.fullmatch(r"[0-9A-Za-z]{8,64}", nonce):
+        raise ValueError(f"not a nonce: {nonce!r}")
+    lines = "\n".join(_probe_line(probe) for probe in probes)
+    return f"""\
+# pytest-kvmcheck: reads, never writes; answers on standard output.
+exec 3>&1 </dev/null
+LC_ALL=C PATH=$PATH:/usr/sbin:/sbin N={nonce}
+export LC_ALL PATH N SUDO
+unset LANGUAGE
+U=$(id -u) S= A={"wanted" if sudo else "off"}
+if [ $A = wanted ] && [ "$U" != 0 ]; then
+  if ! command -v sudo >/dev/null 2>&1; then A=absent
+  elif sudo -n -l >/dev/null 2>&1; then S='sudo -n' A=granted
+  else A=denied; fi
+fi
+H={shlex.quote(_HELPERS)}
+if command -v base64 >/dev/null 2>&1; then e() {{ base64; }}; C=base64
+else e() {{ od -An -v -tx1; }}; C=hex; fi
+if ! command -v timeout >/dev/null 2>&1; then t() {{ shift 3; "$@"; }}
+elif timeout -k 1 1 true 2>/dev/null; then t() {{ timeout "$@"; }}
+else t() {{ shift 2; timeout "$@"; }}; fi
+up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
+p() {{
+  up; B=$T
+  printf '@%s BEGIN %s\\n' $N $1
+  R=$({{ {{ {{ t -k 2 $2 sh -c "$H$4" 2>&4; echo "!$?" >&5; }} | head -c $3 | e >&3
+    }} 4>&1 | head -c {STDERR_BYTES} | e; }} 5>&1)
+  up
+  printf '@%s END %s %s,%s' $N $1 "$B" "$T"; printf ' %s' $R; echo
+}}
+n() {{ printf '@%s BEGIN %s\\n@%s END %s , !{RC_DENIED}\\n' $N $1 $N $1; }}
+printf '@%s HELLO 1 %s uid=%s sudo=%s\\n' $N $C "$U" $A
+{lines}
+printf '@%s DONE\\n' $N
+"""
+
+
+_AWKWARD = re.compile(r"[\n'\"$`\\!]|[^ -~]")
+
+
+def carry(script: str) -> str:
+    """Return a command for any login shell (sh, csh, fish) that makes a POSIX sh run *script*.
+
+    The script travels as one argument, as not every transport has a standard input, and in printable characters that no
+    shell treats specially within single quotes. Raises ValueError beyond Linux's bound for one argument.
+
+    >>> carry("echo 'a'")
+    'sh -c \\'eval "$(printf %b "echo \\\\0047a\\\\0047")"\\''
+    """
+    escaped = _AWKWARD.sub(lambda match: "".join(f"\\0{byte:03o}" for byte in match[0].encode()), script)
+    command = f"""sh -c 'eval "$(printf %b "{escaped}")"'"""
+    if len(command) > ARGUMENT_BYTES:
+        raise ValueError(f"the script takes {len(command)} bytes, more than one argument may have")
+    return command

@@ -1,0 +1,58 @@
+"""The pytest plugin: hooks and options. Without ``--kvmcheck`` it does nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_kvmcheck.errors import KvmcheckError
+
+if TYPE_CHECKING:
+    from pytest_kvmcheck.results import Case
+
+_PLUGIN = "kvmcheck-session"
+SEEN: pytest.StashKey[dict[str, set[str]]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options and ini keys."""
+    from pytest_kvmcheck.settings import add_options
+
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker; when checks are asked for, make the plan and let the session plugin act."""
+    config.addinivalue_line("markers", "kvmcheck(id, severity, area): a check of pytest-kvmcheck, for -m and -k")
+    from pytest_kvmcheck import settings
+
+    try:
+        if not settings.active(config):
+            return
+        from pytest_kvmcheck.session import Session
+
+        config.pluginmanager.register(Session(config), _PLUGIN)
+    except KvmcheckError as exc:
+        raise pytest.UsageError(f"kvmcheck: {exc}") from None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Forget the session plugin."""
+    plugin = config.pluginmanager.get_plugin(_PLUGIN)
+    if plugin is not None:
+        config.pluginmanager.unregister(plugin)
+        plugin.close()
+
+
+@pytest.fixture
+def _kvm_subject(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """What a check is run on. Private: checks ask for it by the names of their arguments."""
+    case: Case | None = getattr(request, "param", None)
+    if case is None:
+        pytest.fail("a check of pytest-kvmcheck: run it with --kvmcheck", pytrace=False)
+    with case.listening() as seen:
+        request.node.stash[SEEN] = seen
+        case.demand_applicable()
+        yield case.arguments()

@@ -1,0 +1,84 @@
+"""What a probe is: one read-only question to a target, as data."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: Output of a probe beyond this is cut, and the answer marked truncated.
+MAX_BYTES = 2**20
+
+
+class Root(StrEnum):
+    """Whether a probe needs root."""
+
+    NO = "no"
+    #: Depends on the distribution's file modes: tried as it is first, then with sudo.
+    MAY = "may"
+    #: Without root the tool tells falsehoods, so it is not even run.
+    MUST = "must"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question. ``script`` is POSIX sh; it may use ``$SUDO``, empty or ``sudo -n``, before a command that needs root.
+
+    ``keyed``: the output consists of sections, each after a line ``@@<nonce> <key>``, and becomes one record a section.
+    ``when``: a shell condition; where it is false the question is not asked ("not asked" is unknown, never a pass).
+    ``last``: asked at the end of the script, for second samples.
+    ``sos``: where a sosreport keeps the answer (globs below its root); file probes are found by their own paths.
+    ``sudo``: the exact commands run by sudo, for the sudoers fragment.
+    """
+
+    id: str
+    purpose: str
+    script: str
+    paths: tuple[str, ...] = ()
+    timeout_s: int = 10
+    max_bytes: int = MAX_BYTES
+    root: Root = Root.NO
+    when: str = ""
+    keyed: bool = False
+    last: bool = False
+    roles: frozenset[str] = frozenset({"host"})
+    sos: tuple[str, ...] = ()
+    sudo: tuple[str, ...] = ()
+    one_file: bool = False
+
+
+EVERYWHERE = frozenset({"host", "guest"})
+
+
+def file(id: str, path: str, purpose: str, **options: object) -> Probe:  # noqa: A002 - the field's own name
+    """One file, read as it is."""
+    return Probe(id, purpose, f"f {shlex.quote(path)}", paths=(path,), one_file=True, **_rooted("cat", (path,), options))
+
+
+def files(id: str, paths: str, purpose: str, **options: object) -> Probe:  # noqa: A002
+    """Several files or globs (parted by blanks), read as ``path:line``."""
+    split = tuple(paths.split())
+    return Probe(id, purpose, f"g {' '.join(split)}", paths=split, **_rooted("grep -H ^", split, options))
+
+
+def command(id: str, argv: str, purpose: str, **options: object) -> Probe:  # noqa: A002
+    """One command."""
+    root = options.get("root", Root.NO)
+    if root is not Root.NO:
+        options.setdefault("sudo", (argv,))
+    prefix = "$SUDO " if root is not Root.NO else ""
+    return Probe(id, purpose, prefix + argv, **options)  # type: ignore[arg-type]
+
+
+def shell(id: str, script: str, purpose: str, **options: object) -> Probe:  # noqa: A002
+    """A few lines of POSIX sh, for what no single command can say."""
+    return Probe(id, purpose, script.strip(), **options)  # type: ignore[arg-type]
+
+
+def _rooted(reader: str, paths: tuple[str, ...], options: dict[str, object]) -> dict[str, object]:
+    """Add the sudo commands of a file probe. Globs cannot be expanded below a directory that only root may read."""
+    if options.get("root", Root.NO) is not Root.NO:
+        if any(char in path for path in paths for char in "*?["):
+            raise ValueError(f"a probe that may need root has to name its files: {paths}")
+        options["sudo"] = tuple(f"{reader} -- {path}" for path in paths)
+    return options

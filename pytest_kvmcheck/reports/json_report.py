@@ -1,0 +1,161 @@
+"""The JSON report: the source of truth that every other report can be made from. Its schema is published."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_kvmcheck import __version__
+from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.outcomes import Outcome
+from pytest_kvmcheck.registry import Severity
+from pytest_kvmcheck.reports.score import counts, score
+from pytest_kvmcheck.results import Result, sort_key
+from pytest_kvmcheck.targets import hide_password
+
+if TYPE_CHECKING:
+    from pytest_kvmcheck.plan import Plan
+
+SCHEMA = 1
+
+
+def document(plan: Plan, results: Sequence[Result], *, complete: bool) -> dict[str, Any]:
+    """Return the report of a run. *complete* is false when the run was stopped before its end."""
+    totals = counts(results)
+    return {
+        "schema": SCHEMA,
+        "tool": f"pytest-kvmcheck {__version__}",
+        "started_at": plan.started_at,
+        "finished_at": plan.finished_at,
+        "complete": complete,
+        **plan.meta(),
+        "hosts": [
+            {
+                "name": host.name,
+                "target": hide_password(host.target.spec),
+                "role": host.target.role,
+                "cluster": host.target.cluster,
+                "profile": host.target.profile or plan.profile.name,
+                "reached": host.evidence.failure is None,
+                "problem": host.evidence.failure.detail if host.evidence.failure else "",
+                "sudo": host.evidence.sudo,
+            }
+            for host in plan.hosts
+        ],
+        "waivers": [
+            {
+                "check": waiver.check,
+                "subject": waiver.subject,
+                "reason": waiver.reason,
+                "owner": waiver.owner,
+                "approver": waiver.approver,
+                "until": waiver.until,
+                "ticket": waiver.ticket,
+                "expired": waiver.expired(plan.at),
+            }
+            for waiver in plan.waivers
+        ],
+        "totals": totals,
+        "score": score(totals, with_waivers=False),
+        "score_with_waivers": score(totals, with_waivers=True),
+        "results": sorted(results, key=sort_key),
+    }
+
+
+def write(path: Path, body: Any) -> None:
+    """Write *body* as JSON to *path*, whole or not at all; parent directories are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(body, file, indent=1, sort_keys=True)
+            file.write("\n")
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the report in *path*. Raises :class:`KvmcheckError` when it is none, or of another schema."""
+    try:
+        body = json.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise KvmcheckError(f"{path}: {exc.strerror}") from None
+    except ValueError as exc:
+        raise KvmcheckError(f"{path}: not JSON: {exc}") from None
+    if not isinstance(body, dict) or not isinstance(body.get("results"), list):
+        raise KvmcheckError(f"{path}: not a report of pytest-kvmcheck")
+    if body.get("schema") != SCHEMA:
+        raise KvmcheckError(f"{path}: report schema {body.get('schema')}, this version reads {SCHEMA}")
+    return body
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the report."""
+    text = {"type": "string"}
+    time = {"type": "string", "format": "date-time"}
+
+    def record(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+        required = [name for name in properties if name not in optional]
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+    waiver = {name: text for name in ("reason", "owner", "approver", "until", "ticket")}
+    result = record(
+        {
+            "check": {"type": "string", "pattern": "^KVM-[A-Z]{2,4}-[0-9]{3}$"},
+            "title": text,
+            "severity": {"enum": [str(severity) for severity in Severity]},
+            "host": text,
+            "subject": text,
+            "outcome": {"enum": [str(outcome) for outcome in Outcome]},
+            "message": text,
+            "fix": text,
+            "cause": text,
+            "blocked_by": text,
+            "profile": text,
+            "waiver": {"anyOf": [{"type": "null"}, record(dict(waiver))]},
+            "expired_waiver": text,
+            "evidence": {
+                "type": "array",
+                "items": record({"host": text, "probe": text, "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}),
+            },
+        }
+    )
+    percent = {"type": ["number", "null"], "minimum": 0, "maximum": 100}
+    names = ("name", "target", "role", "cluster", "profile", "problem", "sudo")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pytest-kvmcheck report",
+        **record(
+            {
+                "schema": {"const": SCHEMA},
+                "tool": text,
+                "started_at": time,
+                "finished_at": time,
+                "complete": {"type": "boolean"},
+                "catalogue_sha256": text,
+                "profile": text,
+                "profiles": {"type": "object", "additionalProperties": text},
+                "hosts": {
+                    "type": "array",
+                    "items": record({**{name: text for name in names}, "reached": {"type": "boolean"}}),
+                },
+                "waivers": {
+                    "type": "array",
+                    "items": record({**waiver, "check": text, "subject": text, "expired": {"type": "boolean"}}),
+                },
+                "totals": record({str(outcome): {"type": "integer", "minimum": 0} for outcome in Outcome}),
+                "score": percent,
+                "score_with_waivers": percent,
+                "results": {"type": "array", "items": result},
+            }
+        ),
+    }

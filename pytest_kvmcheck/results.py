@@ -1,0 +1,163 @@
+"""Results: one plain, JSON-ready mapping per verdict, and the judging of one item."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shlex
+import string
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_kvmcheck.errors import CheckWarning, EvidenceMissing, NotApplicable
+from pytest_kvmcheck.findings import take_notes
+from pytest_kvmcheck.outcomes import Outcome
+from pytest_kvmcheck.profiles import Level, Profile
+from pytest_kvmcheck.registry import Check
+from pytest_kvmcheck.subjects import Subject
+from pytest_kvmcheck.views.domains import Domain
+from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.waivers import Waiver
+
+#: Longer messages are cut: they may quote what a stranger wrote.
+MAX_MESSAGE = 2000
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A check on a subject under a profile, with the waivers that speak of it, as of the time of the evidence."""
+
+    check: Check
+    subject: Subject
+    profile: Profile
+    waivers: Sequence[Waiver]
+    at: dt.datetime
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the check function asks for."""
+        values = {**self.subject.values, "params": self.profile.params(self.check)}
+        return {name: values[name] for name in self.check.arguments}
+
+    @property
+    def hosts(self) -> list[Host]:
+        """The host, or the hosts of the cluster, that the subject belongs to."""
+        host = self.subject.values.get("host")
+        if isinstance(host, Host):
+            return [host]
+        cluster = self.subject.values.get("cluster")
+        return list(cluster.hosts) if cluster else []
+
+    @contextmanager
+    def listening(self) -> Iterator[dict[str, set[str]]]:
+        """Collect which records are read within the block: ids of probes by name of the host, growing as it goes."""
+        with ExitStack() as stack:
+            yield {host.name: stack.enter_context(host.evidence.noting()) for host in self.hosts}
+
+    def demand_applicable(self) -> None:
+        """Raise what stands against judging: :class:`EvidenceMissing` or :class:`NotApplicable`."""
+        if self.subject.problem:
+            raise self.subject.problem.with_traceback(None)
+        if self.check.applies:
+            reason = self.check.applies(**self.subject.values, params=self.profile.params(self.check))
+            if reason:
+                raise NotApplicable(reason)
+
+
+def judge(case: Case, raised: BaseException | None, seen: Mapping[str, Collection[str]]) -> Result:
+    """Return the result of *case*, in which the check ended with *raised* after it had read *seen* (host -> probes)."""
+    setting = case.profile.setting(case.check.id)
+    notes = take_notes()
+    message, cause, blocked_by, waiver = "", "", "", None
+    match raised:
+        case None:
+            outcome, message = Outcome.PASS, notes
+        case EvidenceMissing():
+            outcome, message, cause, blocked_by = Outcome.UNKNOWN, raised.detail, str(raised.cause), raised.blocked_by
+            if blocked_by == case.check.id:  # the root cause itself is not blocked, it is what blocks
+                blocked_by = ""
+        case NotApplicable():
+            outcome, message = Outcome.NA, f"not applicable: {raised}"
+        case AssertionError():
+            warned = isinstance(raised, CheckWarning) or (setting is not None and setting.level is Level.WARN)
+            outcome, message = (Outcome.WARN if warned else Outcome.FAIL), _first_line(raised)
+        case _:
+            outcome, message = Outcome.ERROR, f"{type(raised).__name__}: {_first_line(raised)}"
+    expired = ""
+    if outcome in (Outcome.FAIL, Outcome.WARN):
+        in_force = [waiver for waiver in case.waivers if not waiver.expired(case.at)]
+        if in_force and outcome is Outcome.FAIL:
+            outcome, waiver = Outcome.WAIVED, in_force[0]
+        elif case.waivers and not in_force:
+            expired = str(case.waivers[0].until)
+            message += f" A waiver for this expired on {expired}."
+    return {
+        "check": case.check.id,
+        "title": case.check.title,
+        "severity": str(case.profile.severity(case.check)),
+        "host": case.subject.host,
+        "subject": case.subject.id,
+        "outcome": str(outcome),
+        "message": printable(message)[:MAX_MESSAGE],
+        "fix": fix(case) if outcome in (Outcome.FAIL, Outcome.WARN, Outcome.WAIVED) else "",
+        "cause": cause,
+        "blocked_by": blocked_by,
+        "profile": case.profile.name,
+        "waiver": _waiver(waiver) if waiver else None,
+        "expired_waiver": expired,
+        "evidence": _evidence(case, seen),
+    }
+
+
+def _first_line(raised: BaseException) -> str:
+    lines = str(raised).splitlines()
+    return lines[0] if lines else type(raised).__name__
+
+
+def printable(text: str) -> str:
+    """Return *text* as one line without control characters.
+
+    >>> printable("a\\x1b[31m\\nb")
+    'a\\\\x1b[31m\\\\nb'
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def fix(case: Case) -> str:
+    """Return the check's way to fix, with ``$HOST``, ``$DOM`` and ``$NODE`` filled in, fit to be pasted into a shell."""
+    values = case.subject.values
+    names = {"HOST": shlex.quote(case.subject.host)}
+    domain = values.get("domain")
+    if isinstance(domain, Domain):
+        names["DOM"] = shlex.quote(domain.name)
+    if "numa_node" in values:
+        names["NODE"] = str(values["numa_node"].id)
+    text = string.Template(case.check.sections["How to fix"]).safe_substitute(names)
+    return "\n".join(printable(line) for line in text.splitlines())
+
+
+def _evidence(case: Case, seen: Mapping[str, Collection[str]]) -> list[dict[str, str]]:
+    return [
+        {"host": host.name, "probe": probe, "sha256": host.evidence.records[probe].sha256}
+        for host in case.hosts
+        for probe in sorted({*seen.get(host.name, ()), *case.subject.probes})
+        if probe in host.evidence.records
+    ]
+
+
+def _waiver(waiver: Waiver) -> dict[str, str]:
+    return {
+        "reason": waiver.reason,
+        "owner": waiver.owner,
+        "approver": waiver.approver,
+        "until": waiver.until,
+        "ticket": waiver.ticket,
+    }
+
+
+def sort_key(result: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Order of results in every report: host, subject, check."""
+    return (result["host"], result["subject"], result["check"])
+

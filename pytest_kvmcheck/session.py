@@ -1,0 +1,234 @@
+"""One checking session: gather once, turn subjects into tests, judge, and report."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_kvmcheck import plan, settings
+from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.gather.transport import Connection
+from pytest_kvmcheck.outcomes import TABLE, Outcome
+from pytest_kvmcheck.paths import shipped
+from pytest_kvmcheck.plugin import SEEN
+from pytest_kvmcheck.registry import Check
+from pytest_kvmcheck.reports import json_report, terminal
+from pytest_kvmcheck.results import Case, Result, judge
+from pytest_kvmcheck.subjects import Subject, list_subjects
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+_WORKER_BUNDLE = "kvmcheck_bundle"
+
+
+class Session:
+    """The plugin that is registered while checks are asked for; its methods are pytest's hooks."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.worker = hasattr(config, "workerinput")
+        self.results: list[Result] = []
+        self.gathered: list[str] = []
+        self._scratch: Path | None = None
+        self._subjects: dict[str, list[Subject]] = {}
+        wanted = settings.read(config)
+        hosts = getattr(config.option, "hosts", None)
+        swapped = self._use_shipped_checks()
+        if self.worker:
+            hosts = f"bundle:{config.workerinput[_WORKER_BUNDLE]}"  # type: ignore[attr-defined]
+            wanted = replace(wanted, record=None, json=None)
+        self.plan = plan.make(
+            wanted, hosts, self._connection(wanted), sudo=bool(getattr(config.option, "sudo", False)), strict_ids=swapped
+        )
+
+    def close(self) -> None:
+        """Remove what was written for the workers only."""
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _use_shipped_checks(self) -> bool:
+        """Run the shipped checks unless the user named what to run; our summary then stands for pytest's tracebacks."""
+        config = self.config
+        own = config.args_source is not pytest.Config.ArgsSource.ARGS
+        if own:
+            config.args = [str(shipped("checks"))]
+        if own or all(Path(arg.split("::")[0]).resolve().is_relative_to(shipped("checks")) for arg in config.args):
+            if config.option.tbstyle == "auto":
+                config.option.tbstyle = "no"
+            if config.option.reportchars == "fE":
+                config.option.reportchars = ""
+            return True
+        return False
+
+    def _connection(self, wanted: settings.Settings) -> Connection:
+        option = self.config.option
+        return Connection(
+            getattr(option, "ssh_config", None),
+            getattr(option, "ssh_identity_file", None),
+            getattr(option, "ssh_extra_args", None),
+            getattr(option, "ansible_inventory", None),
+            deadline_s=wanted.host_timeout_s,
+        )
+
+    # -- gathering -------------------------------------------------------------------------------------------------
+
+    def pytest_report_header(self) -> list[str]:
+        """Say what is judged by what, and where each setting came from."""
+        return [*terminal.header(self.plan), *self.gathered]
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Gather once, in the controller or the only process; workers replay the bundle.
+
+        pytest prints its header after this, and xdist starts its workers even later.
+        """
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        with terminal.Progress(reporter, len(self.plan.targets)) as progress:
+            plan.gather(self.plan, progress.done)
+        self.gathered = progress.lines()
+        try:
+            if self.plan.settings.record:
+                plan.seal(self.plan, self.plan.settings.record)
+        except (KvmcheckError, OSError) as exc:
+            raise pytest.UsageError(f"kvmcheck: --kvmcheck-record: {exc}") from None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """Tell an xdist worker where the evidence is."""
+        if self.plan.settings.record:
+            place = self.plan.settings.record
+        else:
+            if self._scratch is None:
+                self._scratch = Path(tempfile.mkdtemp(prefix="kvmcheck-"))
+                plan.seal(self.plan, self._scratch / "evidence")
+            place = self._scratch / "evidence"
+        node.workerinput[_WORKER_BUNDLE] = str(place.absolute())
+
+    # -- collection ------------------------------------------------------------------------------------------------
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make one test of each check and each subject it is for."""
+        check: Check | None = getattr(metafunc.function, "kvmcheck", None)
+        if check is None or "_kvm_subject" not in metafunc.fixturenames:
+            return
+        if check.scope not in self._subjects:
+            self._subjects[check.scope] = list_subjects(check.scope, self.plan.hosts)
+        waivers = [waiver for waiver in self.plan.waivers if waiver.check == check.id]
+        cases = []
+        for subject in self._subjects[check.scope]:
+            profile = self.plan.profile_of(subject.profile)
+            if profile.setting(check.id):
+                matching = [waiver for waiver in waivers if waiver.matches(check.id, subject.id)]
+                cases.append(Case(check, subject, profile, matching, self.plan.at))
+        metafunc.parametrize(
+            "_kvm_subject", cases or [None], ids=[case.subject.id for case in cases] or ["not-in-profile"], indirect=True
+        )
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Show why a check file cannot be collected: without verdicts our summary has nothing to say."""
+        if report.failed and self.config.option.tbstyle == "no":
+            self.config.option.tbstyle = "short"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Drop what the profile does not ask for, and let ``-k`` find checks by id."""
+        kept = []
+        for item in items:
+            check: Check | None = getattr(getattr(item, "function", None), "kvmcheck", None)
+            if check is not None:
+                if _case(item) is None:
+                    continue
+                item.extra_keyword_matches.add(check.id)
+            kept.append(item)
+        items[:] = kept
+
+    # -- verdicts --------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn what a check raised into its outcome, and put the result on the report."""
+        report = yield
+        case = _case(item)
+        if case is None or call.when == "teardown" or (call.when == "setup" and call.excinfo is None):
+            return report
+        result = judge(case, call.excinfo.value if call.excinfo else None, item.stash.get(SEEN, {}))
+        report.kvmcheck = result
+        _shape(report, result, item)
+        if self.config.getini("junit_family") == "xunit1" and self.config.getoption("xmlpath", None):
+            keys = ("check", "severity", "host", "subject", "outcome")
+            report.user_properties += [(f"kvmcheck_{key}", result[key]) for key in keys]
+        return report
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, Any] | None:
+        """Show our own outcomes by their own letters and words."""
+        result = getattr(report, "kvmcheck", None)
+        if result is None:
+            return None
+        look = TABLE[Outcome(result["outcome"])]
+        return look.category, look.letter, (look.word, {look.markup: True})
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the results, from workers too."""
+        result = getattr(report, "kvmcheck", None)
+        if result is not None and not self.worker:
+            self.results.append(result)
+
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write the JSON report, whole or not at all."""
+        if self.worker:
+            return
+        if exitstatus == pytest.ExitCode.OK and not self.results and not session.config.option.collectonly:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+        if self.plan.settings.json:
+            complete = exitstatus in (0, 1, 5) and not session.shouldstop and not session.shouldfail
+            try:
+                json_report.write(self.plan.settings.json, json_report.document(self.plan, self.results, complete=bool(complete)))
+            except OSError as exc:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+                print(f"kvmcheck: --kvmcheck-json: {exc}", file=sys.stderr)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print what a person needs to know, worst first."""
+        if not self.worker and not self.config.option.collectonly:
+            terminal.summary(terminalreporter, self.plan, self.results)
+
+
+def _case(item: pytest.Item) -> Case | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("_kvm_subject") if callspec else None
+
+
+def _shape(report: pytest.TestReport, result: Result, item: pytest.Item) -> None:
+    """Make pytest, JUnit and pytest-html see the outcome as the table says."""
+    text = f"{result['check']} {result['subject']}: {result['message']}"
+    if result["fix"]:
+        text += f"\n{result['fix']}\nexplain: kvmcheck explain {result['check']}"
+    match Outcome(result["outcome"]):
+        case Outcome.FAIL | Outcome.ERROR:
+            report.outcome, report.longrepr = "failed", text
+        case Outcome.UNKNOWN:
+            report.when, report.outcome = "setup", "failed"
+            report.longrepr = f"{result['check']} {result['subject']}: unknown ({result['cause']}): {result['message']}"
+        case Outcome.WARN | Outcome.WAIVED:
+            report.outcome, report.longrepr = "skipped", text
+            waiver = result["waiver"]
+            until = f" until {waiver['until']} by {waiver['approver']}" if waiver else ""
+            report.wasxfail = f"{result['outcome']}{until}: {text.splitlines()[0]}"
+        case Outcome.NA:
+            path, line, _ = item.location
+            report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {result['message']}")
+        case Outcome.PASS:
+            pass
+

@@ -1,0 +1,113 @@
+"""What the user asked for: option before environment before ini file, with the source of each value."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_kvmcheck import profiles
+from pytest_kvmcheck.errors import KvmcheckError
+
+if TYPE_CHECKING:
+    import pytest
+
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
+
+#: name, metavar, help. Each is an option --kvmcheck-NAME, a variable KVMCHECK_NAME and an ini key kvmcheck_NAME.
+VALUES = (
+    ("profile", "NAME|FILE", "profile to judge by: a shipped name or a YAML file (default: baseline)"),
+    ("inventory", "FILE", "YAML file that names hosts, guests, clusters and critical domains"),
+    ("waivers", "FILE", "YAML file of waivers: reason, owner, approver, expiry"),
+    ("record", "DIR", "keep the evidence as a sealed bundle in DIR (new or empty)"),
+    ("json", "FILE", "write the results as JSON to FILE"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run; ``sources`` says where each came from (option, environment, ini, default)."""
+
+    profile: str = profiles.DEFAULT
+    inventory: Path | None = None
+    waivers: Path | None = None
+    record: Path | None = None
+    json: Path | None = None
+    host_timeout_s: float = 180
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register the options and ini keys."""
+    group = parser.getgroup("kvmcheck", "KVM host checks (pytest-kvmcheck)")
+    group.addoption(
+        "--kvmcheck",
+        action="store_true",
+        default=None,
+        help="check KVM hosts: the local machine, or those of --hosts / --kvmcheck-inventory. --hosts takes ssh://HOST,"
+        " local://, bundle:DIR, sosreport:PATH, reply:FILE, libvirt+URI, parted by commas",
+    )
+    parser.addini("kvmcheck", "check KVM hosts, as --kvmcheck does", type="string", default="")
+    for name, metavar, text in VALUES:
+        group.addoption(f"--kvmcheck-{name}", metavar=metavar, default=None, help=text)
+        parser.addini(f"kvmcheck_{name}", f"{text}; as --kvmcheck-{name}", type="string", default="")
+    parser.addini("kvmcheck_host_timeout", "seconds after which a host is given up (default: 180)", type="string", default="")
+
+
+def _find(config: pytest.Config, name: str) -> tuple[str, str]:
+    option = config.getoption(f"--{name.replace('_', '-')}", default=None)
+    if option is not None:
+        return str(option), "option"
+    variable = os.environ.get(name.upper(), "")
+    if variable:
+        return variable, "environment"
+    ini = str(config.getini(name) or "")
+    return ini, "ini" if ini else "default"
+
+
+def active(config: pytest.Config) -> bool:
+    """Whether checks were asked for. Raises :class:`KvmcheckError` for a value that is neither true nor false."""
+    value, source = _find(config, "kvmcheck")
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    where = "KVMCHECK" if source == "environment" else "ini key kvmcheck"
+    raise KvmcheckError(f"{where}: expected true or false, given: {value!r}")
+
+
+def read(config: pytest.Config) -> Settings:
+    """Return the settings of this run. Paths in the ini file are relative to it."""
+    values: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    for name, _, _ in VALUES:
+        values[name], sources[name] = _find(config, f"kvmcheck_{name}")
+
+    def path(name: str) -> Path | None:
+        if not values[name]:
+            return None
+        found = Path(values[name]).expanduser()
+        if sources[name] == "ini" and config.inipath and not found.is_absolute():
+            found = config.inipath.parent / found
+        return found
+
+    timeout, source = _find(config, "kvmcheck_host_timeout")
+    try:
+        seconds = float(timeout or 180)
+        if not 1 <= seconds <= 86400:
+            raise ValueError
+    except ValueError:
+        raise KvmcheckError(f"kvmcheck_host_timeout ({source}): expected seconds from 1 to 86400, given: {timeout!r}") from None
+    profile = values["profile"]
+    if profile and sources["profile"] == "ini" and config.inipath and "/" in profile and not Path(profile).is_absolute():
+        profile = str(config.inipath.parent / profile)
+    return Settings(
+        profile or profiles.DEFAULT,
+        path("inventory"),
+        path("waivers"),
+        path("record"),
+        path("json"),
+        seconds,
+        sources,
+    )

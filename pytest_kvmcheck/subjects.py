@@ -1,0 +1,168 @@
+"""Subjects: what each check is run on, found in what the hosts really have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_kvmcheck.errors import EvidenceMissing, NotApplicable
+from pytest_kvmcheck.targets import safe_id
+from pytest_kvmcheck.views.cluster import Cluster
+from pytest_kvmcheck.views.domains import Domain, domains
+from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.views.memory import numa_nodes
+from pytest_kvmcheck.views.storage import multipath_maps
+
+#: The cluster of a run without an inventory: all hosts that were named together.
+IMPLICIT_CLUSTER = "run"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One thing to judge. ``host`` is the host's name, or ``cluster:<name>``; ``id`` starts with it.
+
+    ``problem`` stands for subjects that could not be listed (unknown) or that do not exist (not applicable).
+    """
+
+    host: str
+    id: str
+    values: dict[str, Any] = field(default_factory=dict)
+    problem: EvidenceMissing | NotApplicable | None = None
+    probes: frozenset[str] = frozenset()
+    profile: str = ""
+
+
+def _subject(host: Host, parts: Sequence[str], problem: Exception | None = None, **values: Any) -> Subject:
+    ident = "/".join(safe_id(part) if part not in ("?", "-") else part for part in (host.name, *parts))
+    return Subject(host.name, ident, {"host": host, **values}, problem, profile=host.target.profile)  # type: ignore[arg-type]
+
+
+Lister = Callable[[Host], Iterable[Subject]]
+
+
+def _host(host: Host) -> Iterator[Subject]:
+    yield _subject(host, ())
+
+
+def _guest(host: Host) -> Iterator[Subject]:
+    yield _subject(host, (), guest=host)
+
+
+def _each_domain(host: Host) -> Iterator[Subject]:
+    for domain in domains(host):
+        yield _subject(host, (domain.name,), domain=domain)
+
+
+def _in_domains(attribute: str, of: Callable[[Domain], Iterable[tuple[str, Any]]], none: str) -> Lister:
+    """Return a lister of the parts of every domain. A definition that cannot be read is unknown, and the others go on."""
+
+    def listed(host: Host) -> Iterator[Subject]:
+        for domain in domains(host):
+            found = False
+            try:
+                for name, part in of(domain):
+                    found = True
+                    yield _subject(host, (domain.name, name), domain=domain, **{attribute: part})
+            except EvidenceMissing as missing:
+                yield _subject(host, (domain.name, "?"), missing, domain=domain)
+                found = True
+            if not found:
+                yield _subject(host, (domain.name, "-"), NotApplicable(f"{domain}: {none}"), domain=domain)
+
+    return listed
+
+
+def _vcpus(domain: Domain) -> Iterator[tuple[str, int]]:
+    # A hostile <vcpu>99999999</vcpu> must not make as many tests; libvirt's own bound is far below.
+    for index in range(min(domain.saved.vcpus, 4096)):
+        yield f"vcpu{index:03d}" if domain.saved.vcpus > 10 else f"vcpu{index}", index
+
+
+def _nodes(host: Host) -> Iterator[Subject]:
+    for node in numa_nodes(host):
+        yield _subject(host, (f"node{node.id}",), numa_node=node)
+
+
+def _maps(host: Host) -> Iterator[Subject]:
+    for item in multipath_maps(host):
+        yield _subject(host, (item.name,), multipath_map=item)
+
+
+#: How the subjects of each scope are listed, and what is said when there are none.
+LISTERS: dict[str, tuple[Lister, str]] = {
+    "host": (_host, ""),
+    "guest": (_guest, ""),
+    "numa_node": (_nodes, "the kernel shows no NUMA nodes"),
+    "domain": (_each_domain, "no domains"),
+    "multipath_map": (_maps, "no multipath map"),
+    "vcpu": (_in_domains("vcpu", _vcpus, "no vCPU"), "no domains"),
+    "disk": (
+        _in_domains("disk", lambda domain: ((disk.target, disk) for disk in domain.saved.disks), "no disk"),
+        "no domains",
+    ),
+    "nic": (
+        _in_domains("nic", lambda domain: ((nic.name, nic) for nic in domain.saved.nics), "no network card"),
+        "no domains",
+    ),
+}
+
+
+def list_subjects(scope: str, hosts: Iterable[Host]) -> list[Subject]:
+    """Return the subjects of *scope* on *hosts*, sorted by id, each id once. Never empty while there are hosts."""
+    hosts = [host for host in hosts if (host.target.role == "guest") == (scope == "guest")]
+    if scope == "cluster":
+        found = [_cluster_subject(cluster) for cluster in clusters(hosts)]
+    else:
+        found = [subject for host in hosts for subject in _of_host(scope, host)]
+    return _distinct(sorted(found, key=lambda subject: subject.id))
+
+
+def _of_host(scope: str, host: Host) -> list[Subject]:
+    lister, none = LISTERS[scope]
+    with host.evidence.noting() as probes:
+        try:
+            found = list(lister(host)) or [_subject(host, ("-",), NotApplicable(none))]
+        except EvidenceMissing as missing:
+            found = [_subject(host, ("?",), missing)]
+    if scope in ("host", "guest"):
+        return found
+    return [
+        Subject(item.host, item.id, item.values, item.problem, frozenset(probes) if item.problem else frozenset(), item.profile)
+        for item in found
+    ]
+
+
+def clusters(hosts: Iterable[Host]) -> list[Cluster]:
+    """Return the clusters of *hosts*, sorted by name."""
+    members: dict[str, list[Host]] = {}
+    for host in hosts:
+        if host.target.cluster:
+            members.setdefault(host.target.cluster, []).append(host)
+    return [Cluster(name, tuple(sorted(found, key=lambda host: host.name))) for name, found in sorted(members.items())]
+
+
+def _cluster_subject(cluster: Cluster) -> Subject:
+    problem = NotApplicable("a single host") if len(cluster.hosts) < 2 else None
+    profiles = {host.target.profile for host in cluster.hosts}
+    return Subject(
+        f"cluster:{cluster.name}",
+        f"cluster:{safe_id(cluster.name)}",
+        {"cluster": cluster},
+        problem,
+        profile=profiles.pop() if len(profiles) == 1 else "",
+    )
+
+
+def _distinct(subjects: list[Subject]) -> list[Subject]:
+    """Give subjects that share an id (two disks without target) a number, so that no verdict hides another."""
+    seen: dict[str, int] = {}
+    result = []
+    for subject in subjects:
+        count = seen[subject.id] = seen.get(subject.id, 0) + 1
+        if count > 1:
+            subject = Subject(
+                subject.host, f"{subject.id}#{count}", subject.values, subject.problem, subject.probes, subject.profile
+            )
+        result.append(subject)
+    return result

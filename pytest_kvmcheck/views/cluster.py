@@ -1,0 +1,37 @@
+"""A cluster: the hosts between which guests may move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pytest_kvmcheck.errors import EvidenceMissing
+from pytest_kvmcheck.views.host import Host
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """Hosts that are judged together, sorted by name."""
+
+    name: str
+    hosts: tuple[Host, ...]
+
+    def each(self, ask: Callable[[Host], T]) -> tuple[dict[str, T], EvidenceMissing | None]:
+        """Ask every host; return the answers by host name, and the first :class:`EvidenceMissing` met.
+
+        A rule can thus fail on what it knows before it says "unknown" for what it does not.
+        """
+        answers: dict[str, T] = {}
+        missing: EvidenceMissing | None = None
+        for host in self.hosts:
+            try:
+                answers[host.name] = ask(host)
+            except EvidenceMissing as exc:
+                missing = missing or EvidenceMissing(exc.cause, f"{host}: {exc.detail}", exc.probe, exc.blocked_by)
+        return answers, missing
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,164 @@
+"""libvirt's side of a host: its daemon, its domains, and the QEMU processes that run them."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from functools import cached_property
+
+from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
+from pytest_kvmcheck.facts.domain import DomainXml, parse_domain
+from pytest_kvmcheck.facts.domainlist import parse_uuids
+from pytest_kvmcheck.views.host import Host, fact
+
+#: The check that reports a libvirt daemon that does not answer; what depends on it is blocked by it.
+DAEMON_CHECK = "KVM-SVC-001"
+
+
+def virsh(host: Host, section: str) -> str:
+    """Return what virsh answered to *section* (``all``, ``running``, ``capabilities`` ...).
+
+    Raises :class:`EvidenceMissing`, blocked by ``DAEMON_CHECK``, when no connection came about.
+    """
+    whole = _virsh_answered(host)
+    record = host.evidence.whole(f"virsh{KEY_SEPARATOR}{section}")
+    if record.stdout.startswith("error:") or not whole:
+        raise EvidenceMissing(Cause.FAILED, f"virsh {section}: {record.complaint}", record.probe)
+    return record.stdout
+
+
+@fact
+def _virsh_answered(host: Host) -> bool:
+    record = host.evidence.record("virsh")
+    if record.cause in (Cause.LOST, Cause.NOT_COLLECTED, Cause.TRUNCATED):
+        host.evidence.whole("virsh")
+    if record.cause or (record.rc and not host.evidence.keyed("virsh")) or record.stdout.strip():
+        why = f"{record.cause}: {record.complaint}" if record.cause else record.complaint
+        raise EvidenceMissing(Cause.BLOCKED, f"no libvirt daemon answers ({why})", "virsh", DAEMON_CHECK)
+    return True
+
+
+@dataclass(eq=False)
+class Domain:
+    """A domain of a host. What its definitions could not tell is raised as :class:`EvidenceMissing` when it is asked for."""
+
+    host: Host
+    uuid: str
+
+    @cached_property
+    def name(self) -> str:
+        """The domain's name; its UUID when no definition can be read."""
+        for part in ("saved", "live"):
+            try:
+                return self._parsed(part).name
+            except EvidenceMissing:
+                continue
+        return self.uuid
+
+    def _parsed(self, part: str) -> DomainXml:
+        probe = f"domain{KEY_SEPARATOR}{self.uuid}/{part}"
+        known = self._definitions.get(part)
+        if known is None:
+            try:
+                known = self.host.evidence.parsed(probe, parse_domain)
+            except EvidenceMissing as exc:
+                known = exc
+            self._definitions[part] = known
+        else:
+            self.host.evidence.note((probe,))
+        if isinstance(known, EvidenceMissing):
+            raise known.with_traceback(None)
+        return known
+
+    @cached_property
+    def _definitions(self) -> dict[str, DomainXml | EvidenceMissing]:
+        return {}
+
+    @property
+    def saved(self) -> DomainXml:
+        """What the domain will be at its next start (``dumpxml --inactive``)."""
+        return self._parsed("saved")
+
+    @property
+    def live(self) -> DomainXml:
+        """What the domain is now; only of a running one."""
+        return self._parsed("live")
+
+    @property
+    def running(self) -> bool:
+        """Whether the domain runs."""
+        return self.uuid in running_uuids(self.host)
+
+    @property
+    def autostart(self) -> bool:
+        """Whether the domain starts with the host."""
+        return self.uuid in autostart_uuids(self.host)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the domain has a saved definition; a transient one is gone when it stops."""
+        return self.uuid in persistent_uuids(self.host)
+
+    @cached_property
+    def tags(self) -> frozenset[str]:
+        """Tags by the inventory, and by the metadata of the domain itself."""
+        tags = set(self.saved.tags)
+        for pattern, names in self.host.target.tags:
+            if fnmatch.fnmatchcase(self.name, pattern):
+                tags |= names
+        return frozenset(tags)
+
+    @property
+    def critical(self) -> bool:
+        """Whether someone depends on this domain: tagged critical, database or realtime."""
+        return bool(self.tags & {"critical", "database", "realtime"})
+
+    @property
+    def snapshots(self) -> str:
+        """The table of ``virsh snapshot-list``."""
+        return self.host.evidence.text(f"domain{KEY_SEPARATOR}{self.uuid}/snapshots")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _uuids(host: Host, section: str) -> frozenset[str]:
+    return frozenset(parsing(f"virsh{KEY_SEPARATOR}{section}", parse_uuids, virsh(host, section)))
+
+
+@fact
+def running_uuids(host: Host) -> frozenset[str]:
+    """UUIDs of the domains that run."""
+    return _uuids(host, "running")
+
+
+@fact
+def autostart_uuids(host: Host) -> frozenset[str]:
+    """UUIDs of the domains that start with the host."""
+    return _uuids(host, "autostart")
+
+
+@fact
+def persistent_uuids(host: Host) -> frozenset[str]:
+    """UUIDs of the domains that have a saved definition."""
+    return _uuids(host, "persistent")
+
+
+@fact
+def domains(host: Host) -> tuple[Domain, ...]:
+    """All domains of the host, sorted by name. A sosreport gives those whose saved definition it holds."""
+    if host.evidence.partial and "virsh" not in host.evidence.records and not host.evidence.failure:
+        uuids = {key.partition("/")[0] for key in host.evidence.keyed("domain")}
+        if not uuids:
+            raise EvidenceMissing(Cause.NOT_COLLECTED, "the sosreport holds no domain definitions", "domain")
+    else:
+        uuids = set(_uuids(host, "all"))
+    return tuple(sorted((Domain(host, uuid) for uuid in uuids), key=lambda domain: (domain.name, domain.uuid)))
+
+
+def running_domains(host: Host) -> list[Domain]:
+    """Return the domains that run."""
+    return [domain for domain in domains(host) if domain.running]
+
+

@@ -1,0 +1,145 @@
+"""Read YAML files of users: every complaint names file, line and key path, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from pytest_kvmcheck.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+M = TypeVar("M", bound="BaseModel")
+
+#: A YAML file that a person wrote is small; a larger one is a mistake or an attack.
+MAX_BYTES = 4 * 2**20
+
+KeyPath = tuple[str | int, ...]
+
+
+class YamlFile:
+    """A parsed YAML file: ``data`` holds plain types, and every key path knows its line."""
+
+    def __init__(self, path: Path, shown: str | None = None) -> None:
+        self.path = path
+        self.shown = shown or str(path)
+        self._lines: dict[KeyPath, int] = {}
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ConfigError(f"larger than {MAX_BYTES} bytes", self.shown)
+            text = path.read_text("utf-8")
+        except OSError as exc:
+            raise ConfigError(exc.strerror or str(exc), self.shown) from None
+        except UnicodeDecodeError:
+            raise ConfigError("is not UTF-8 text", self.shown) from None
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            self.data: Any = self._plain(root, (), 0) if root else None
+        except yaml.MarkedYAMLError as exc:
+            line = exc.problem_mark.line + 1 if exc.problem_mark else None
+            raise ConfigError(f"not YAML: {exc.problem or exc.context}", self.shown, line) from None
+        except yaml.YAMLError as exc:
+            raise ConfigError(f"not YAML: {str(exc).splitlines()[0]}", self.shown) from None
+
+    def _plain(self, node: yaml.Node, path: KeyPath, depth: int) -> Any:
+        """Turn a node into plain types. Aliases are refused with the depth: nothing of ours needs either."""
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        if depth > 16:
+            raise self.error("nested too deeply", path)
+        if isinstance(node, yaml.MappingNode):
+            mapping: dict[Any, Any] = {}
+            for key_node, value_node in node.value:
+                key = self._scalar(key_node)
+                here = (*path, key)
+                if key in mapping:
+                    raise ConfigError("the same key twice", self.shown, key_node.start_mark.line + 1, _dotted(here))
+                self._lines[here] = key_node.start_mark.line + 1
+                mapping[key] = self._plain(value_node, here, depth + 1)
+            return mapping
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            raise ConfigError("a key has to be a plain word", self.shown, node.start_mark.line + 1)
+        try:
+            return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        except ValueError as exc:
+            raise ConfigError(f"{node.value!r}: {exc}", self.shown, node.start_mark.line + 1) from None
+
+    def line(self, path: Iterable[str | int]) -> int | None:
+        """Return the line of *path*, or of the nearest thing around it."""
+        found = tuple(path)
+        while found not in self._lines and found:
+            found = found[:-1]
+        return self._lines.get(found)
+
+    def error(self, message: str, path: Iterable[str | int] = ()) -> ConfigError:
+        """Return the complaint *message* about *path*."""
+        return ConfigError(message, self.shown, self.line(path), _dotted(tuple(path)))
+
+    def validated(self, model: type[M], data: Any = None, at: KeyPath = ()) -> M:
+        """Return the data as *model*; the first mistake becomes a :class:`ConfigError` at its place."""
+        from pydantic import ValidationError
+
+        data = self.data if data is None and not at else data
+        if not isinstance(data, dict):
+            raise self.error("expected keys and values" if data is not None else "is empty", at)
+        try:
+            return model.model_validate(data)
+        except ValidationError as exc:
+            raise self._explain(exc, model, at) from None
+
+    def _explain(self, exc: ValidationError, model: type[BaseModel], at: KeyPath) -> ConfigError:
+        first = exc.errors(include_url=False)[0]
+        path = (*at, *(part for part in first["loc"] if part != "[key]"))
+        if first["type"] == "extra_forbidden":
+            return self.error(f"unknown key{did_you_mean(str(path[-1]), _known_keys(model, first['loc'][:-1]))}", path)
+        if first["type"] == "missing":
+            return self.error("is missing", path)
+        message = first["msg"].removeprefix("Value error, ")
+        given = first.get("input")
+        if first["type"] != "value_error" and isinstance(given, (str, int, float, bool)):
+            message += f", given: {given!r}"
+            if isinstance(given, bool):
+                message += ' (YAML reads a bare yes, no, on or off as true or false: write it in quotes)'
+        return self.error(message, path)
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that *model* knows at *loc*, following nested models."""
+    from typing import get_args
+
+    from pydantic import BaseModel
+
+    current: Any = model
+    for part in loc:
+        field = current.model_fields.get(part) if isinstance(current, type) and issubclass(current, BaseModel) else None
+        candidates = [field.annotation] if field else [current]
+        while candidates:
+            candidate = candidates.pop()
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                current = candidate
+                break
+            candidates.extend(get_args(candidate))
+    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean X?`` when something similar is known, else the empty string.
+
+    >>> did_you_mean("KVM-MEM-01", ["KVM-MEM-001", "KVM-NET-003"])
+    '; did you mean KVM-MEM-001?'
+    """
+    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path)
