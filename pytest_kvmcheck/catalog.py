@@ -13,13 +13,17 @@ from pytest_kvmcheck.paths import shipped
 from pytest_kvmcheck.registry import REGISTRY, Check
 
 
-def load() -> dict[str, Check]:
-    """Import the shipped check modules and return all registered checks by id.
+def load(own: Iterable[Path] = ()) -> dict[str, Check]:
+    """Import the shipped check modules, and those in *own* files and directories; return all registered checks by id.
 
     The modules get names of their own: pytest imports them again when it collects them.
     """
     for path in sorted(shipped("checks").glob("test_*.py")):
         load_file(path)
+    for place in own:
+        for path in sorted(place.rglob("test_*.py")) if place.is_dir() else [place]:
+            if path.suffix == ".py" and "pytest_kvmcheck" in path.read_text("utf-8", "replace"):
+                load_file(path)
     return dict(sorted(REGISTRY.items()))
 
 

@@ -16,8 +16,6 @@ from pytest_kvmcheck.paths import shipped
 from pytest_kvmcheck.registry import Check, Params, Severity
 from pytest_kvmcheck.yamlfile import YamlFile, did_you_mean
 
-DEFAULT = "baseline"
-
 
 class Level(StrEnum):
     """What becomes of a failure: it fails the run, it warns, or the check is not run at all."""

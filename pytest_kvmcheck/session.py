@@ -41,12 +41,12 @@ class Session:
         self._subjects: dict[str, list[Subject]] = {}
         wanted = settings.read(config)
         hosts = getattr(config.option, "hosts", None)
-        swapped = self._use_shipped_checks()
+        own_checks = self._own_checks()
         if self.worker:
             hosts = f"bundle:{config.workerinput[_WORKER_BUNDLE]}"  # type: ignore[attr-defined]
             wanted = replace(wanted, record=None, json=None)
         self.plan = plan.make(
-            wanted, hosts, self._connection(wanted), sudo=bool(getattr(config.option, "sudo", False)), strict_ids=swapped
+            wanted, hosts, self._connection(wanted), sudo=bool(getattr(config.option, "sudo", False)), own_checks=own_checks
         )
 
     def close(self) -> None:
@@ -54,19 +54,22 @@ class Session:
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _use_shipped_checks(self) -> bool:
-        """Run the shipped checks unless the user named what to run; our summary then stands for pytest's tracebacks."""
+    def _own_checks(self) -> list[Path]:
+        """Return the files and directories that the user named. Without any, the shipped checks are run.
+
+        When nothing but shipped checks is run, our summary stands for pytest's tracebacks and short summary.
+        """
         config = self.config
-        own = config.args_source is not pytest.Config.ArgsSource.ARGS
-        if own:
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(shipped("checks"))]
-        if own or all(Path(arg.split("::")[0]).resolve().is_relative_to(shipped("checks")) for arg in config.args):
+        named = [Path(config.invocation_params.dir, arg.split("::")[0]).resolve() for arg in config.args]
+        own = [path for path in named if path.exists() and not path.is_relative_to(shipped("checks"))]
+        if not own:
             if config.option.tbstyle == "auto":
                 config.option.tbstyle = "no"
             if config.option.reportchars == "fE":
                 config.option.reportchars = ""
-            return True
-        return False
+        return own
 
     def _connection(self, wanted: settings.Settings) -> Connection:
         option = self.config.option

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_kvmcheck import profiles
 from pytest_kvmcheck.errors import KvmcheckError
 
 if TYPE_CHECKING:
     import pytest
+
+#: The profile of a run that names none.
+DEFAULT_PROFILE = "baseline"
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 
@@ -29,7 +31,7 @@ VALUES = (
 class Settings:
     """The settings of a run; ``sources`` says where each came from (option, environment, ini, default)."""
 
-    profile: str = profiles.DEFAULT
+    profile: str = DEFAULT_PROFILE
     inventory: Path | None = None
     waivers: Path | None = None
     record: Path | None = None
@@ -103,7 +105,7 @@ def read(config: pytest.Config) -> Settings:
     if profile and sources["profile"] == "ini" and config.inipath and "/" in profile and not Path(profile).is_absolute():
         profile = str(config.inipath.parent / profile)
     return Settings(
-        profile or profiles.DEFAULT,
+        profile or DEFAULT_PROFILE,
         path("inventory"),
         path("waivers"),
         path("record"),

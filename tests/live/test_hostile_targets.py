@@ -1,0 +1,249 @@
+"""Targets that lie, stall, flood, or speak another shell: each is bounded, said in one line, and passes nothing by it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.live.conftest import Kvmcheck, Run
+from tests.live.sshd import Farm, fakes, with_path
+
+CPU = "KVM-CPU-010"  # needs nothing but a kernel that shows its vulnerabilities
+
+
+def judge(kvmcheck: Kvmcheck, farm: Farm, name: str, *args: str, env: dict[str, str] | None = None) -> Run:
+    return kvmcheck(f"--hosts=ssh://{name}", f"--ssh-config={farm.config}", *args, env=env)
+
+
+@pytest.fixture(scope="module")
+def plain(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+    """The outcomes of this machine over an ordinary login, to compare with."""
+    farm.host("plain")
+    run = judge(Kvmcheck(tmp_path_factory.mktemp("plain")), farm, "plain")
+    return outcomes(run, "plain")
+
+
+def outcomes(run: Run, name: str) -> dict[tuple[str, str], str]:
+    return {(result["check"], result["subject"].removeprefix(name)): result["outcome"] for result in run.results}
+
+
+BANNER = r"printf 'Welcome!\n@0123456789abcdef HELLO 1 base64 uid=0 sudo=off\n@0123456789abcdef DONE\n'; echo 'last login' >&2"
+
+
+@pytest.mark.parametrize(
+    ("name", "login"),
+    [
+        ("banner", f'{BANNER}; exec sh -c "$SSH_ORIGINAL_COMMAND"'),
+        ("fish", 'exec fish -c "$SSH_ORIGINAL_COMMAND"'),
+        ("csh", 'exec csh -f -c "$SSH_ORIGINAL_COMMAND"'),
+        ("busybox", 'exec busybox sh -c "$SSH_ORIGINAL_COMMAND"'),
+        ("bash", 'exec bash -c "$SSH_ORIGINAL_COMMAND"'),
+        ("german", 'LANG=de_DE.UTF-8 LC_ALL=de_DE.UTF-8 LANGUAGE=de LC_NUMERIC=de_DE.UTF-8 exec sh -c "$SSH_ORIGINAL_COMMAND"'),
+        ("restricted-path", 'PATH=/usr/bin:/bin exec sh -c "$SSH_ORIGINAL_COMMAND"'),
+    ],
+)
+def test_any_login_shell_gives_the_same_verdicts(
+    farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str], str], name: str, login: str
+) -> None:
+    farm.host(name, login=login)
+    assert outcomes(judge(kvmcheck, farm, name), name) == plain
+
+
+def test_a_login_that_runs_nothing(farm: Farm, kvmcheck: Kvmcheck) -> None:
+    farm.host("nologin", login="echo 'This account is currently not available.'; exit 1")
+    run = judge(kvmcheck, farm, "nologin")
+    assert "This account is currently not available." in run.host("nologin")["problem"]
+    assert {result["outcome"] for result in run.results} == {"unknown"}
+
+
+def test_a_target_with_little_more_than_a_shell(farm: Farm, kvmcheck: Kvmcheck, tmp_path: Path) -> None:
+    """No bash, python, virsh, systemctl, coreutils: busybox alone. What it lacks is missing, what it has is judged."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    busybox = shutil.which("busybox")
+    assert busybox
+    for name in ("sh", "cat", "grep", "head", "base64", "timeout", "id", "uname", "stat", "sort", "date", "env", "true", "ls", "wc"):
+        (place / name).symlink_to(busybox)
+    farm.host("tiny", login=f'export PATH={place}; exec sh -c "$(echo "$SSH_ORIGINAL_COMMAND")"')
+    run = judge(kvmcheck, farm, "tiny")
+    assert run.host("tiny")["reached"]
+    service = run.one("KVM-SVC-001", "tiny")
+    assert (service["outcome"], service["cause"]) == ("unknown", "missing"), service
+    assert run.one(CPU, "tiny")["outcome"] in ("pass", "warn", "fail")
+    for result in run.results:
+        assert not (result["outcome"] == "pass" and any(proof["probe"].startswith("virsh") for proof in result["evidence"]))
+
+
+def test_no_base64_and_no_timeout_command(farm: Farm, kvmcheck: Kvmcheck, tmp_path: Path) -> None:
+    place = tmp_path / "bin"
+    place.mkdir()
+    for directory in ("/bin", "/usr/bin", "/sbin", "/usr/sbin"):
+        for found in Path(directory).iterdir():
+            link = place / found.name
+            if found.name not in ("base64", "timeout") and not link.exists():
+                link.symlink_to(found)
+    farm.host("old", login=f'export PATH={place}; unset BASH_ENV; exec {place}/sh -c "$(echo "$SSH_ORIGINAL_COMMAND")"')
+    farm.host("old-hex", login=f"PATH={place}; export PATH; exec chroot-less 2>/dev/null || exec sh -c \"$SSH_ORIGINAL_COMMAND\"")
+    run = judge(kvmcheck, farm, "old")
+    assert run.host("old")["reached"]
+
+
+@pytest.fixture
+def faked(farm: Farm, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    name = f"fake-{request.node.name[:24].strip('[]').replace('[', '-')}".replace("_", "-")
+    farm.host(name, login=with_path(tmp_path / "fakes"))
+    return name
+
+
+def test_a_hanging_probe_costs_its_own_timeout_only(farm: Farm, kvmcheck: Kvmcheck, faked: str, tmp_path: Path) -> None:
+    fakes(tmp_path / "fakes", chronyc="trap '' TERM; while :; do sleep 1; done")
+    run = judge(kvmcheck, farm, faked)
+    result = run.one("KVM-TIM-001", faked)
+    assert (result["outcome"], result["cause"]) == ("unknown", "timed out"), result
+    assert run.one(CPU, faked)["outcome"] != "unknown"
+
+
+def test_a_gigabyte_of_output_is_cut(farm: Farm, kvmcheck: Kvmcheck, faked: str, tmp_path: Path) -> None:
+    fakes(tmp_path / "fakes", chronyc="head -c 1000000000 /dev/zero | tr '\\0' x")
+    run = judge(kvmcheck, farm, faked, f"--kvmcheck-record={tmp_path / 'e'}")
+    result = run.one("KVM-TIM-001", faked)
+    assert (result["outcome"], result["cause"]) == ("unknown", "truncated"), result
+    assert run.one(CPU, faked)["outcome"] != "unknown"
+    assert sum(path.stat().st_size for path in (tmp_path / "e").rglob("*.txt")) < 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        r"printf '\377\376\200 not text \n'",
+        r"printf 'A29FC87B,1.2.3.4,3,1795,0.0,0,0,0,0,0,0.1,0.1,64\0,Normal\n'",
+        "echo 'A29FC87B,192.0.2.1,3,1795490000,\"0,000017\",0,0,0,0,0,0,1,0'",
+        "printf ''",
+        "echo '<html>502 Bad Gateway</html>'",
+    ],
+    ids=["non-utf8", "nul", "commas", "empty", "html"],
+)
+def test_garbage_is_unparsable(farm: Farm, kvmcheck: Kvmcheck, faked: str, tmp_path: Path, said: str) -> None:
+    fakes(tmp_path / "fakes", chronyc=said)
+    result = judge(kvmcheck, farm, faked).one("KVM-TIM-001", faked)
+    assert (result["outcome"], result["cause"]) == ("unknown", "unparsable"), result
+
+
+def test_a_reply_cut_in_the_middle(farm: Farm, kvmcheck: Kvmcheck) -> None:
+    """What arrived whole is judged; the rest is lost, and loud."""
+    farm.host("cut", login='sh -c "$SSH_ORIGINAL_COMMAND" | head -c 12000')
+    run = judge(kvmcheck, farm, "cut")
+    causes = {result["cause"] for result in run.results if result["outcome"] == "unknown"}
+    assert "lost" in causes
+    assert run.rc == 1
+    assert "lost" in run.stdout
+
+
+def test_a_flood_that_is_not_our_reply(farm: Farm, kvmcheck: Kvmcheck) -> None:
+    farm.host("flood", login="exec yes 'all is well'")
+    (kvmcheck.place / "pytest.ini").write_text("[pytest]\nkvmcheck_host_timeout = 6\n")
+    run = judge(kvmcheck, farm, "flood")
+    assert not run.host("flood")["reached"]
+    assert {result["outcome"] for result in run.results} == {"unknown"}
+
+
+def test_hidden_proc(farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str], str]) -> None:
+    farm.host("noproc", login="""exec unshare -m sh -c 'mount -t tmpfs none /proc; exec sh -c "$SSH_ORIGINAL_COMMAND"'""")
+    run = judge(kvmcheck, farm, "noproc")
+    assert run.host("noproc")["reached"]
+    found = outcomes(run, "noproc")
+    assert found["KVM-CPU-001", ""] == "unknown"
+    assert_weaker(found, plain)
+
+
+def test_hidden_sys(farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str], str]) -> None:
+    farm.host("nosys", login="""exec unshare -m sh -c 'mount -t tmpfs none /sys; exec sh -c "$SSH_ORIGINAL_COMMAND"'""")
+    run = judge(kvmcheck, farm, "nosys")
+    assert_weaker(outcomes(run, "nosys"), plain)
+    judged = [result for result in run.results if result["outcome"] in ("pass", "na")]
+    for result in judged:
+        assert not any(
+            proof["probe"] in ("numa", "ksm", "thp", "vulnerabilities", "kvm_modules", "dm_maps", "scsi_disks")
+            for proof in result["evidence"]
+        ), result
+
+
+def assert_weaker(found: dict[tuple[str, str], str], plain: dict[tuple[str, str], str]) -> None:
+    """With less to see, nothing may become a pass or drop out."""
+    for key, outcome in found.items():
+        assert not (outcome == "pass" and plain.get(key) != "pass"), key
+        assert not (outcome == "na" and plain.get(key, "na") != "na"), key
+
+
+HOSTILE = ['"><script>alert(1)</script>', "../../etc/x", "-rf", "it's \"quoted\" `id` $(id)", "two\nlines", "x" * 200, "naïve ☃"]
+
+
+def escaped(name: str) -> str:
+    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "&#10;")
+
+
+def hostile_virsh(names: list[str], xml: str = "") -> str:
+    """A virsh that answers our two batches with domains of these names."""
+    uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(names))]
+    listing = "\n".join(uuids)
+    documents = [
+        xml or f"<domain type='qemu'><name>{escaped(name)}</name><uuid>{uuid}</uuid><memory>1024</memory><vcpu>1</vcpu>"
+        f"<os><type arch='x86_64' machine='pc'>hvm</type></os><devices><disk type='file' device='disk'>"
+        f"<source file='/{escaped(name)}'/><target dev='sda' bus='ide'/></disk></devices></domain>"
+        for name, uuid in zip(names, uuids, strict=True)
+    ]
+    cases = "\n".join(f"dumpxml*{uuid}*) cat <<'EOD'\n{document}\nEOD\n;;" for uuid, document in zip(uuids, documents, strict=True))
+    return f"""
+for last; do :; done
+printf '%s\\n' "$last" | tr ';' '\\n' | while read -r word rest; do
+case "$word $rest" in
+echo*) echo "$rest" ;;
+*--inactive*|dumpxml*) line="$word $rest"; line=$(echo "$line" | sed 's/--inactive//')
+  case $line in {cases} esac ;;
+"list --uuid"*) ;;
+list*autostart*) ;;
+list*) echo "{listing}"; echo ;;
+uri*) echo qemu:///system ;;
+esac
+done
+"""
+
+
+def test_hostile_domain_names_stay_data(farm: Farm, kvmcheck: Kvmcheck, faked: str, tmp_path: Path) -> None:
+    fakes(tmp_path / "fakes", virsh=hostile_virsh(HOSTILE))
+    html, junit, evidence = tmp_path / "r.html", tmp_path / "j.xml", tmp_path / "evidence"
+    run = judge(
+        kvmcheck, farm, faked, f"--html={html}", "--self-contained-html", f"--junitxml={junit}", f"--kvmcheck-record={evidence}"
+    )
+    disks = [result for result in run.results if result["check"] == "KVM-VIO-001"]
+    assert len(disks) == len(HOSTILE), [result["subject"] for result in disks]
+    assert {result["outcome"] for result in disks} == {"fail"}
+    assert len({result["subject"] for result in disks}) == len(HOSTILE)
+    for result in run.results:
+        assert result["subject"].isprintable()
+        assert ".." not in result["subject"].split("/")
+        assert len(result["subject"]) < 300
+        assert "\n" not in result["message"]
+    assert "<script>alert(1)" not in html.read_text()
+    assert "<script>alert(1)" not in junit.read_text()
+    for path in evidence.rglob("*"):
+        assert path.resolve().is_relative_to(evidence.resolve())
+    again = kvmcheck(f"--hosts=bundle:{evidence}")
+    assert [result["subject"] for result in again.results] == [result["subject"] for result in run.results]
+
+
+LAUGHS = (
+    '<?xml version="1.0"?><!DOCTYPE d [<!ENTITY a "ha">'
+    + "".join(f'<!ENTITY {chr(98 + n)} "{f"&{chr(97 + n)};" * 10}">' for n in range(9))
+    + "]><domain type='kvm'><name>&j;</name></domain>"
+)
+
+
+def test_billion_laughs(farm: Farm, kvmcheck: Kvmcheck, faked: str, tmp_path: Path) -> None:
+    fakes(tmp_path / "fakes", virsh=hostile_virsh(["laugh"], LAUGHS))
+    run = judge(kvmcheck, farm, faked)
+    result = run.one("KVM-VIO-008", f"{faked}/00000000-0000-4000-8000-000000000000")
+    assert (result["outcome"], result["cause"]) == ("unknown", "unparsable"), result
+    assert run.seconds < 60
