@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import Evidence, Record
 from pytest_kvmcheck.gather import reply as replies
 from pytest_kvmcheck.gather.script import build, carry
 from pytest_kvmcheck.gather.transport import Answer, Connection, run
-from pytest_kvmcheck.probes import probes_for
+from pytest_kvmcheck.probes import Probe, probes_for
 from pytest_kvmcheck.targets import Target
 
 _SSH_CAUSES = (
@@ -23,9 +24,14 @@ _SSH_CAUSES = (
 )
 
 
-def gather(target: Target, connection: Connection, *, sudo: bool = False) -> Evidence:
-    """Return the evidence of *target*. A host that cannot be reached gives evidence in which everything is unknown."""
-    probes = probes_for(target.role)
+def gather(
+    target: Target, connection: Connection, *, sudo: bool = False, probes: Sequence[Probe] | None = None
+) -> Evidence:
+    """Return the evidence of *target*: what *probes* ask, by default all that its role has.
+
+    A host that cannot be reached gives evidence in which everything is unknown.
+    """
+    probes = probes_for(target.role) if probes is None else probes
     nonce = secrets.token_hex(16)
     try:
         answer = run(target, carry(build(probes, nonce, sudo=sudo or target.sudo)), connection)

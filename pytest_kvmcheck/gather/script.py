@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pytest_kvmcheck.evidence import RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED
 from pytest_kvmcheck.probes import Probe, Root
 
-#: Standard error beyond this is cut. Its encoded form has to stay below PIPE_BUF (4096) to be written in one piece.
+#: Standard error beyond this is cut.
 STDERR_BYTES = 2048
 
 #: Linux refuses a single argument of 128 KiB or more (MAX_ARG_STRLEN).
@@ -86,22 +86,24 @@ if [ $A = wanted ] && [ "$U" != 0 ]; then
   else A=denied; fi
 fi
 H={shlex.quote(_HELPERS)}
-if command -v base64 >/dev/null 2>&1; then e() {{ base64; }}; C=base64
-else e() {{ od -An -v -tx1; }}; C=hex; fi
+if command -v base64 >/dev/null 2>&1; then e() {{ base64; }}; W=base64
+else e() {{ od -An -v -tx1; }}; W=hex; fi
 if ! command -v timeout >/dev/null 2>&1; then t() {{ shift 3; "$@"; }}
 elif timeout -k 1 1 true 2>/dev/null; then t() {{ timeout "$@"; }}
 else t() {{ shift 2; timeout "$@"; }}; fi
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 p() {{
   up; B=$T
-  printf '@%s BEGIN %s\\n' $N $1
-  R=$({{ {{ {{ t -k 2 $2 sh -c "$H$4" 2>&4; echo "!$?" >&5; }} | head -c $3 | e >&3
-    }} 4>&1 | head -c {STDERR_BYTES} | e; }} 5>&1)
+  printf '@%s BEGIN %s\n' $N $1
+  R=$({{ {{ {{ t -k 2 $2 sh -c "$H$4" 2>&4; echo "!$N!$?!" >&5; }} | head -c $3 | e >&3
+    }} 4>&1 | head -c {STDERR_BYTES}; }} 5>&1)
+  C=${{R##*!$N!}}; C=${{C%%!*}}; R=${{R%%!$N!*}}${{R##*!$N!$C!}}
+  case $R in *[![:space:]]*) R=$(printf %s "$R" | e) ;; *) R= ;; esac
   up
-  printf '@%s END %s %s,%s' $N $1 "$B" "$T"; printf ' %s' $R; echo
+  printf '@%s END %s %s,%s !%s' $N $1 "$B" "$T" "$C"; printf ' %s' $R; echo
 }}
 n() {{ printf '@%s BEGIN %s\\n@%s END %s , !{RC_DENIED}\\n' $N $1 $N $1; }}
-printf '@%s HELLO 1 %s uid=%s sudo=%s\\n' $N $C "$U" $A
+printf '@%s HELLO 1 %s uid=%s sudo=%s\\n' $N $W "$U" $A
 {lines}
 printf '@%s DONE\\n' $N
 """

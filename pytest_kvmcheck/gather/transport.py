@@ -22,11 +22,12 @@ from pytest_kvmcheck.targets import Target
 #: No reply of a host may be larger than this.
 MAX_REPLY_BYTES = 256 * 2**20
 
-#: A dead network ends, a password is never asked for, an unknown host key is refused, and no connection is left behind.
+#: A dead network ends, a password is never asked for, an unknown host key is refused, and no connection is left behind
+#: (an open one of the user's, by ControlPath in ssh_config, is used).
 _SSH_ARGUMENTS = (
     "-T -o BatchMode=yes -o StrictHostKeyChecking=yes -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no"
     " -o ConnectTimeout={connect} -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-    " -o ControlMaster=no -o ControlPath=none -o ForwardX11=no -o ForwardAgent=no -o ClearAllForwardings=yes"
+    " -o ControlMaster=no -o ForwardX11=no -o ForwardAgent=no -o ClearAllForwardings=yes"
     " -o LogLevel=ERROR"
 )
 
