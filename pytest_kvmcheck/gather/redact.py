@@ -24,7 +24,7 @@ _SECRETS = tuple(
     for pattern in (
         # key = value, key: value, key=value in configuration files and command lines
         r"""(?:passw(?:or)?d|passphrase|secret|secret_?key|token|api_?key|auth_key)["']?[ \t]*[=:][ \t]*["']?"""
-        r"""(?P<s>[^\s"'<,;]+)""",
+        r"""(?P<s>[^\s"'<,;}\]]+)""",
         # attributes of domain XML: <graphics passwd='...'>, <auth password="...">
         r"""\b(?:passwd|password|secret)=(?P<q>["'])(?P<s>.+?)(?P=q)""",
         # CHAP and Ceph
@@ -53,7 +53,11 @@ def redact(text: str, key: bytes) -> str:
         start, end = match.span("s")
         return match[0][: start - match.start()] + _pseudonym(secret, key) + match[0][end - match.start() :]
 
-    text = _PRIVATE_KEY.sub(lambda match: match[1] + _pseudonym(match[2], key) + match[3], text)
+    def hidden(match: re.Match[str]) -> str:
+        known = match[2].startswith("<redacted:")
+        return match[0] if known else match[1] + _pseudonym(match[2], key) + match[3]
+
+    text = _PRIVATE_KEY.sub(hidden, text)
     for pattern in _SECRETS:
         text = pattern.sub(replaced, text)
     return text
