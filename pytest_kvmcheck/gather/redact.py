@@ -24,7 +24,7 @@ _SECRETS = tuple(
     for pattern in (
         # key = value, key: value, key=value in configuration files and command lines
         r"""(?:passw(?:or)?d|passphrase|secret|secret_?key|token|api_?key|auth_key)["']?[ \t]*[=:][ \t]*["']?"""
-        r"""(?P<s>[^\s"'<,;}\]]+)""",
+        r"""(?P<s>[^\s"'<,;{}\[\]]+)""",
         # attributes of domain XML: <graphics passwd='...'>, <auth password="...">
         r"""\b(?:passwd|password|secret)=(?P<q>["'])(?P<s>.+?)(?P=q)""",
         # CHAP and Ceph

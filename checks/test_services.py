@@ -1,0 +1,354 @@
+"""Checks of the libvirt services and of systemd."""
+
+from __future__ import annotations
+
+import math
+
+from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck.conditions import condition
+from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.evidence import parsing
+from pytest_kvmcheck.facts.shellvars import parse_assignments
+from pytest_kvmcheck.views.domains import DAEMON_CHECK, domains, running_domains
+from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.views.services import (
+    failed_units,
+    managers,
+    qemu_conf,
+    system_state,
+    unit,
+    validation,
+)
+
+MONOLITHIC = ("libvirtd.service", "libvirtd.socket")
+MODULAR = ("virtqemud.service", "virtqemud.socket")
+
+
+@check(
+    DAEMON_CHECK,
+    title="A libvirt QEMU daemon answers, with its sockets enabled at boot",
+    severity=Severity.CRITICAL,
+    reads=("virsh", "systemd_units"),
+)
+def test_libvirt_answers(host: Host) -> None:
+    """Guests can be started, asked and shut down now, and after the next boot too.
+
+    What it checks
+        ``virsh -r -c qemu:///system`` connects within 30 s, and virtqemud or libvirtd (socket or service) is enabled. A service
+        that is off while its socket listens is healthy: the daemons stop when idle.
+
+    Why it matters
+        Without the daemon no guest can be managed at all; with it not enabled, that happens after the next reboot.
+
+    How to fix
+        now: systemctl enable --now virtqemud.socket virtqemud-ro.socket virtqemud-admin.socket (monolithic: libvirtd the same)
+        after a reboot: enable the service besides the sockets, so that guests with autostart come up
+        roll back: systemctl disable --now the same units
+        verify: virsh -r -c qemu:///system uri; systemctl is-enabled virtqemud.socket libvirtd.socket
+
+    When not to
+        Never on a KVM host.
+
+    References
+        https://libvirt.org/daemons.html
+    """
+    record = host.evidence.record("virsh")
+    connected = record.cause is None and "virsh:uri" in host.evidence.records and not record.stdout.strip()
+    with Findings() as findings:
+        if record.cause is Cause.TIMEOUT:
+            findings.fail(f"{host}: libvirt did not answer within the time that virsh was given (30 s).")
+        elif record.cause is Cause.MISSING:
+            absent = not any(unit(host, name).exists for name in (*MONOLITHIC, *MODULAR))
+            if absent:
+                findings.fail(f"{host}: libvirt is not installed: no virsh, and systemd knows neither libvirtd nor virtqemud.")
+            host.evidence.whole("virsh")
+        elif record.cause:
+            host.evidence.whole("virsh")
+        elif not connected:
+            findings.fail(f"{host}: no libvirt daemon answers: {record.complaint}.")
+        enabled = [name for name in (*MODULAR, *MONOLITHIC) if unit(host, name).enabled]
+        if not enabled:
+            findings.fail(f"{host}: neither virtqemud nor libvirtd is enabled: after a reboot nothing will answer.")
+        else:
+            note(f"enabled: {', '.join(enabled)}")
+
+
+@check(
+    "KVM-SVC-002",
+    title="Monolithic and modular libvirt daemons are not mixed",
+    severity=Severity.HIGH,
+    reads=("systemd_units",),
+)
+def test_one_set_of_daemons(host: Host) -> None:
+    """Either libvirtd or the modular daemons manage the guests, never both.
+
+    What it checks
+        Not both of libvirtd (service, socket) and virtqemud (service, socket) are enabled or active; virtproxyd.socket, which
+        takes libvirtd's place, only goes with the modular daemons.
+
+    Why it matters
+        Two daemons on the same state directory lose domains and fight over their cgroups.
+
+    How to fix
+        now: systemctl disable --now and systemctl mask the set that is not used, with guests stopped or moved away
+        after a reboot: the same; follow the switch procedure of libvirt's daemons page
+        verify: systemctl list-unit-files 'libvirtd*' 'virt*d*'
+
+    When not to
+        Never; virtlogd and virtlockd belong to both sets and are not judged.
+
+    References
+        https://libvirt.org/daemons.html
+    """
+
+    def used(names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if unit(host, name).enabled or unit(host, name).active]
+
+    monolithic, modular, proxy = used(MONOLITHIC), used(MODULAR), used(("virtproxyd.socket",))
+    assert not (monolithic and modular), f"{host}: {', '.join(monolithic)} and {', '.join(modular)} are in use at the same time."
+    assert not (monolithic and proxy), f"{host}: virtproxyd.socket is in use beside {', '.join(monolithic)}."
+
+
+@condition
+def guests_are_ours(host: Host) -> str | None:
+    """Hold unless a platform owns the life of the guests."""
+    owners = managers(host)
+    return f"{', '.join(owners)} manages the guests" if owners else None
+
+
+def _auto_shutdown(host: Host) -> dict[str, str]:
+    """Return the auto_shutdown settings of qemu.conf that do something; libvirt before 11.2 has none."""
+    keys = ("auto_shutdown_try_save", "auto_shutdown_try_shutdown", "auto_shutdown_poweroff")
+    return {key: str(qemu_conf(host)[key]) for key in keys if str(qemu_conf(host).get(key, "none")) != "none"}
+
+
+@check(
+    "KVM-SVC-005",
+    title="Host shutdown handling of guests is enabled by exactly one mechanism",
+    severity=Severity.HIGH,
+    reads=("systemd_units", "qemu_conf", "managers"),
+    applies=guests_are_ours,
+)
+def test_guests_are_shut_down(host: Host) -> None:
+    """When the host goes down, one thing and one only takes care of its guests.
+
+    What it checks
+        libvirt-guests.service is enabled and active, or an auto_shutdown setting of qemu.conf is in use; not both, not neither.
+
+    Why it matters
+        Otherwise guests are killed with the host, without a flush; with both, the two fight over each guest.
+
+    How to fix
+        now: systemctl enable --now libvirt-guests
+        after a reboot: nothing more; or set auto_shutdown_try_shutdown in /etc/libvirt/qemu.conf and disable libvirt-guests
+        roll back: systemctl disable libvirt-guests (stopping it shuts guests down now)
+        verify: systemctl show -p ActiveState,UnitFileState libvirt-guests
+
+    When not to
+        Where oVirt, OpenStack or KubeVirt decides about the guests.
+
+    References
+        https://libvirt.org/manpages/libvirt-guests.html
+    """
+    service = unit(host, "libvirt-guests.service")
+    works = service.enabled and service.active
+    with Findings() as findings:
+        if (service.enabled or service.active) and not works:
+            state = f"{service.unit_file_state or 'no unit file'}, {service.active_state}"
+            findings.fail(f"{host}: libvirt-guests is {state}; it has to be enabled and active to act at shutdown.")
+        other = _auto_shutdown(host)
+        if works and other:
+            findings.fail(f"{host}: both libvirt-guests and {', '.join(other)} of qemu.conf act at shutdown.")
+        elif not works and not other and not findings.failures:
+            findings.fail(f"{host}: nothing takes care of the guests at shutdown: libvirt-guests is not enabled.")
+
+
+@condition
+def libvirt_guests_acts(host: Host) -> str | None:
+    """Hold where libvirt-guests is what acts at shutdown."""
+    if reason := guests_are_ours(host=host):
+        return reason
+    if unit(host, "libvirt-guests.service").enabled:
+        return None
+    other = _auto_shutdown(host)
+    return f"guests are handled by {', '.join(other)}" if other else None
+
+
+def _guest_settings(host: Host) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the settings of libvirt-guests' file and the defaults of its script."""
+    files = host.evidence.files("libvirt_guests_conf")
+    files.demand_all_readable()
+    given: dict[str, str] = {}
+    for path in files:
+        given |= parsing("libvirt_guests_conf", parse_assignments, files[path])
+    defaults = host.evidence.parsed("libvirt_guests_script", parse_assignments)
+    return given, defaults
+
+
+@check(
+    "KVM-SVC-006",
+    title="libvirt-guests actions and time budget are explicit and realistic",
+    severity=Severity.MEDIUM,
+    reads=("libvirt_guests_conf", "libvirt_guests_script", "systemd_units", "virsh", "domain", "managers", "qemu_conf"),
+    params={
+        "on_boot": "start",
+        "on_shutdown": "shutdown",
+        "start_delay": 5,
+        "stagger_over": 8,
+        "min_shutdown_timeout_s": 120,
+        "serial_max": 3,
+        "max_total_s": 1800,
+    },
+    applies=libvirt_guests_acts,
+)
+def test_libvirt_guests_settings(host: Host, params: Params) -> None:
+    """What happens to guests at shutdown and boot is written down, and fits into the time that there is.
+
+    What it checks
+        ON_SHUTDOWN and ON_BOOT are as the profile wants (ON_BOOT=ignore is fine while every running guest has autostart) and not
+        left to a default; START_DELAY staggers many guests; SHUTDOWN_TIMEOUT is long enough and not endless; more than a few
+        guests are shut down in parallel; the worst case fits into TimeoutStopUSec of the unit and the profile's bound.
+
+    Why it matters
+        Defaults differ between distributions, and many guests one after the other outlast any UPS.
+
+    How to fix
+        now: set ON_BOOT, ON_SHUTDOWN, SHUTDOWN_TIMEOUT, PARALLEL_SHUTDOWN and START_DELAY in /etc/default/libvirt-guests
+            (Debian, Ubuntu) or /etc/sysconfig/libvirt-guests (RHEL, SUSE)
+        after a reboot: the file is read each time; align the UPS and systemd's limits with it
+        verify: grep -v '^#' /etc/default/libvirt-guests /etc/sysconfig/libvirt-guests
+
+    When not to
+        ON_SHUTDOWN=suspend is fine for guests without state; databases and cluster nodes resume with stale time and leases.
+
+    References
+        https://libvirt.org/manpages/libvirt-guests.html
+    """
+    given, defaults = _guest_settings(host)
+    effective = {**defaults, **given}
+    running = running_domains(host)
+    kept = [domain for domain in running if domain.persistent]
+    with Findings() as findings:
+
+        def number(name: str) -> int | None:
+            text = effective.get(name, "")
+            if not text.isdigit():
+                findings.unknown(EvidenceMissing(Cause.UNPARSABLE, f"{name} is {text!r}", "libvirt_guests_script"))
+                return None
+            return int(text)
+
+        for name in ("ON_BOOT", "ON_SHUTDOWN"):
+            findings.warn_if(name not in given, f"{host}: {name} is not set, the default {effective.get(name, '?')} acts.")
+        shutdown, boot = effective.get("ON_SHUTDOWN", ""), effective.get("ON_BOOT", "")
+        if shutdown != params.on_shutdown:
+            findings.fail(f"{host}: ON_SHUTDOWN={shutdown}, expected {params.on_shutdown}.")
+        if boot != params.on_boot and not (boot == "ignore" and all(domain.autostart for domain in kept)):
+            findings.fail(f"{host}: ON_BOOT={boot}, expected {params.on_boot}.")
+        if len(running) > params.stagger_over:
+            delay = number("START_DELAY")
+            if delay is not None and delay < params.start_delay:
+                findings.fail(f"{host}: START_DELAY={delay} with {len(running)} guests, expected {params.start_delay} s or more.")
+        if shutdown != "shutdown":
+            return
+        timeout, parallel = number("SHUTDOWN_TIMEOUT"), number("PARALLEL_SHUTDOWN")
+        if timeout is None or parallel is None:
+            return
+        if timeout == 0:
+            findings.fail(f"{host}: SHUTDOWN_TIMEOUT=0 waits without end for a guest that hangs.")
+            return
+        if timeout < params.min_shutdown_timeout_s:
+            findings.fail(f"{host}: SHUTDOWN_TIMEOUT={timeout} s, expected {params.min_shutdown_timeout_s} s or more.")
+        if parallel < 2 and len(running) > params.serial_max:
+            findings.fail(f"{host}: {len(running)} guests are shut down one after the other (PARALLEL_SHUTDOWN={parallel}).")
+        worst = timeout if parallel >= 2 else timeout * max(1, len(running))
+        limit = unit(host, "libvirt-guests.service").timeout_stop_s
+        if limit is None:
+            findings.unknown(EvidenceMissing(Cause.MISSING, "systemd does not tell TimeoutStopUSec", "systemd_units"))
+        elif worst > limit:
+            findings.fail(f"{host}: shutting down takes up to {worst} s, but systemd stops libvirt-guests after {limit:.0f} s.")
+        if worst > params.max_total_s:
+            findings.fail(f"{host}: shutting down takes up to {worst} s, at most {params.max_total_s} s are allowed.")
+        note(f"up to {worst} s for {len(running)} of {len(domains(host))} guests" + (", no limit" if limit == math.inf else ""))
+
+
+@condition
+def validator_installed(host: Host) -> str | None:
+    """Hold where virt-host-validate is installed."""
+    missing = host.evidence.record("virt_host_validate").cause is Cause.MISSING
+    return "virt-host-validate is not installed" if missing else None
+
+
+@check(
+    "KVM-SVC-009",
+    title="virt-host-validate reports no failure",
+    severity=Severity.HIGH,
+    reads=("virt_host_validate",),
+    params={"require_secure_guests": False},
+    applies=validator_installed,
+)
+def test_host_validates(host: Host, params: Params) -> None:
+    """libvirt's own tool finds the host fit for QEMU.
+
+    What it checks
+        No line of ``virt-host-validate qemu``, run as root, says FAIL. Its warnings are left to checks of their own, except
+        for secure guests where the profile demands them.
+
+    Why it matters
+        It is the upstream definition of a sane host, and a cross-check of our own evidence.
+
+    How to fix
+        now: follow the hint that the tool prints after FAIL
+        verify: LC_ALL=C virt-host-validate qemu
+
+    When not to
+        Without root the tool reports failures that do not exist; it is not run then.
+
+    References
+        https://libvirt.org/manpages/virt-host-validate.html
+    """
+    with Findings() as findings:
+        for verdict in validation(host):
+            hint = f" ({verdict.hint})" if verdict.hint else ""
+            if verdict.state == "FAIL":
+                findings.fail(f"{host}: {verdict.subject}: FAIL{hint}.")
+            elif verdict.state == "WARN" and params.require_secure_guests and "secure guest" in verdict.subject:
+                findings.fail(f"{host}: {verdict.subject}: WARN{hint}.")
+
+
+@check(
+    "KVM-SVC-010",
+    title="systemd has no failed unit",
+    severity=Severity.MEDIUM,
+    reads=("systemd_failed", "systemd_state"),
+    params={"ignore_units": ()},
+)
+def test_no_failed_unit(host: Host, params: Params) -> None:
+    """Every unit that should have started did.
+
+    What it checks
+        systemd lists no failed unit besides those in ignore_units, and the system is running (or degraded by those only).
+        Still starting is a warning, maintenance a failure.
+
+    Why it matters
+        A failed multipathd, network or mount unit is what many later failures of guests go back to.
+
+    How to fix
+        now: journalctl -b -u UNIT, mend it, then systemctl restart UNIT; systemctl reset-failed forgets old failures
+        verify: systemctl --failed
+
+    When not to
+        Units that are known to fail without harm belong in ignore_units.
+
+    References
+        https://www.freedesktop.org/software/systemd/man/latest/systemctl.html
+    """
+    state, count = system_state(host)
+    failed = [name for name in failed_units(host) if name not in params.ignore_units]
+    with Findings() as findings:
+        findings.fail_if(bool(failed), f"{host}: failed units: {', '.join(failed)}.")
+        findings.fail_if(state in ("maintenance", "stopping", "offline"), f"{host}: the system is in state {state}.")
+        if state == "degraded" and not failed_units(host):
+            findings.fail(f"{host}: the system is degraded ({count} failed units), though none is listed.")
+        findings.warn_if(state in ("starting", "initializing"), f"{host}: the system is still {state}: a job is queued.")
+        if state == "unknown":
+            findings.unknown(EvidenceMissing(Cause.FAILED, "systemd does not know the state of the system", "systemd_state"))

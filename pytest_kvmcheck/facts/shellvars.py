@@ -1,0 +1,27 @@
+"""Shell-like settings: ``/etc/default/*``, ``/etc/sysconfig/*``.
+
+Source: the files are read by sh (``. FILE``) or systemd (EnvironmentFile=).
+
+>>> parse_assignments("# x\\nON_BOOT=start\\nexport ON_SHUTDOWN='shutdown'\\n  START_DELAY=0 # none\\n")
+{'ON_BOOT': 'start', 'ON_SHUTDOWN': 'shutdown', 'START_DELAY': '0'}
+"""
+
+from __future__ import annotations
+
+import re
+
+from pytest_kvmcheck.errors import ParseError
+
+_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)=(?P<value>\"[^\"]*\"|'[^']*'|[^\s#]*)\s*(?:#.*)?")
+
+
+def parse_assignments(text: str) -> dict[str, str]:
+    """Return the assignments; other lines are left out. Raises :class:`ParseError` for a binary text."""
+    if "\0" in text:
+        raise ParseError("not a text file")
+    found = {}
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line)
+        if match:
+            found[match["name"]] = match["value"].strip("\"'")
+    return found

@@ -1,0 +1,41 @@
+"""The state of the whole system: ``systemctl show -p SystemState,NFailedUnits`` and ``systemctl list-units --state=failed``.
+
+Source: systemctl(1).
+
+>>> parse_state("NFailedUnits=1\\nSystemState=degraded\\n")
+('degraded', 1)
+>>> parse_failed("multipathd.service loaded failed failed Device-Mapper Multipath Device Controller\\n")
+('multipathd.service',)
+"""
+
+from __future__ import annotations
+
+import re
+
+from pytest_kvmcheck.errors import ParseError
+
+_STATES = {"initializing", "starting", "running", "degraded", "maintenance", "stopping", "offline", "unknown"}
+
+
+def parse_state(text: str) -> tuple[str, int | None]:
+    """Return the system state and the number of failed units (None before systemd 230). Raises :class:`ParseError`."""
+    properties = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    state, failed = properties.get("SystemState", ""), properties.get("NFailedUnits", "")
+    if state not in _STATES:
+        raise ParseError(f"not a system state: {text.strip()[:60]!r}")
+    if failed and not failed.isdigit():
+        raise ParseError(f"not a number of failed units: {failed[:20]!r}")
+    return state, int(failed) if failed else None
+
+
+def parse_failed(text: str) -> tuple[str, ...]:
+    """Return the names of the failed units, sorted; none is an answer. Raises :class:`ParseError`."""
+    units = []
+    for line in text.splitlines():
+        words = line.replace("●", " ").replace("*", " ").split()
+        if not words or words[0] == "UNIT" or re.match(r"(LOAD|ACTIVE|SUB)\s+=|\d+ loaded units? listed|To show all", line.strip()):
+            continue
+        if "." not in words[0] or "failed" not in words[1:4]:
+            raise ParseError(f"not a line of systemctl list-units: {line.strip()[:80]!r}")
+        units.append(words[0])
+    return tuple(sorted(units))
