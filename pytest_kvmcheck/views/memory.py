@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
+from pytest_kvmcheck.evidence import parsing
+from pytest_kvmcheck.facts.choice import chosen
+from pytest_kvmcheck.facts.hugepages import Pool, parse_node_pools, parse_pools, requested_on_cmdline
 from pytest_kvmcheck.facts.ksm import Ksm, parse_ksm
+from pytest_kvmcheck.facts.meminfo import parse_meminfo
 from pytest_kvmcheck.facts.numa import NumaNode, parse_numa
+from pytest_kvmcheck.facts.sysctlconf import effective
+from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.host import Host, fact
+
+T = TypeVar("T")
 
 
 def demand_sysfs(host: Host) -> None:
@@ -20,10 +31,7 @@ def numa_nodes(host: Host) -> tuple[NumaNode, ...]:
     if not files:
         files.demand_all_readable()
         demand_sysfs(host)
-    try:
-        return parse_numa(files)
-    except ParseError as exc:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"numa: {exc}", "numa") from exc
+    return _parsed("numa", parse_numa, files)
 
 
 @fact
@@ -31,7 +39,75 @@ def ksm(host: Host) -> Ksm:
     """KSM as the kernel runs it."""
     files = host.evidence.files("ksm")
     files.need("/sys/kernel/mm/ksm/run")
+    return _parsed("ksm", parse_ksm, files)
+
+
+@fact
+def meminfo(host: Host) -> dict[str, int]:
+    """Memory of the host, in bytes."""
+    return host.evidence.parsed("meminfo", parse_meminfo)
+
+
+@fact
+def default_page_bytes(host: Host) -> int:
+    """The default size of huge pages."""
     try:
-        return parse_ksm(files)
+        return meminfo(host)["Hugepagesize"]
+    except KeyError:
+        raise EvidenceMissing(Cause.MISSING, "meminfo tells no Hugepagesize", "meminfo") from None
+
+
+@fact
+def pools(host: Host) -> dict[int, Pool]:
+    """Huge-page pools by page size (bytes); empty when the kernel has no huge pages."""
+    files = host.evidence.files("hugepages")
+    if not files:
+        files.demand_all_readable()
+        demand_sysfs(host)
+    return _parsed("hugepages", parse_pools, files)
+
+
+@fact
+def node_pools(host: Host) -> dict[tuple[int, int], Pool]:
+    """Huge-page pools by NUMA node and page size (bytes)."""
+    files = host.evidence.files("hugepages_node")
+    if not files:
+        files.demand_all_readable()
+        demand_sysfs(host)
+    return _parsed("hugepages_node", parse_node_pools, files)
+
+
+@fact
+def sysctl_conf(host: Host) -> dict[str, str]:
+    """Kernel settings of sysctl.d that win at boot."""
+    files = host.evidence.files("sysctl_files")
+    files.demand_all_readable()
+    return effective(files)
+
+
+@fact
+def requested_pages(host: Host) -> dict[int, dict[str, int]]:
+    """Huge pages that boot asks for, by page size (bytes) and source (``sysctl.d``, ``command line``)."""
+    default = default_page_bytes(host)
+    found: dict[int, dict[str, int]] = {}
+    for size, count in parsing("cmdline", lambda _: requested_on_cmdline(cmdline(host), default), "").items():
+        found.setdefault(size, {})["command line"] = count
+    text = sysctl_conf(host).get("vm.nr_hugepages")
+    if text is not None:
+        if not text.isdigit():
+            raise EvidenceMissing(Cause.UNPARSABLE, f"vm.nr_hugepages = {text[:40]!r} in sysctl.d", "sysctl_files")
+        found.setdefault(default, {})["sysctl.d"] = int(text)
+    return found
+
+
+def _parsed(probe: str, parse: Callable[[Mapping[str, str]], T], files: Mapping[str, str]) -> T:
+    """Return ``parse(files)``; a :class:`ParseError` is *unknown*."""
+    try:
+        return parse(files)
     except ParseError as exc:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"ksm: {exc}", "ksm") from exc
+        raise EvidenceMissing(Cause.UNPARSABLE, f"{probe}: {exc}", probe) from exc
+
+
+def choice(host: Host, probe: str, path: str) -> str:
+    """Return the value in brackets of the file *path* of *probe*."""
+    return parsing(probe, chosen, host.evidence.files(probe).need(path))
