@@ -1,0 +1,84 @@
+"""Names and addresses: ``getent``, ``/etc/hosts``, ``ip -j addr``.
+
+Source: getent(1), hosts(5), ip-address(8). The probe ``name_lookup`` ends each answer of getent with ``rc=N``; 2 means that
+there is no such name.
+
+>>> parse_getent("192.0.2.7       STREAM kvm01.example\\n192.0.2.7       DGRAM\\nrc=0\\n")
+Lookup(rc=0, addresses=('192.0.2.7',), names=('kvm01.example',))
+>>> parse_getent("192.0.2.7       kvm01.example kvm01\\nrc=0\\n").names
+('kvm01.example', 'kvm01')
+>>> parse_hosts("127.0.0.1 localhost # me\\n192.0.2.7 kvm01.example kvm01\\n")["kvm01"]
+('192.0.2.7',)
+>>> sorted(parse_addresses('[{"ifname":"lo","addr_info":[{"local":"127.0.0.1"}]},{"ifname":"br0","addr_info":[{"local":"192.0.2.7"}]}]'))
+['127.0.0.1', '192.0.2.7']
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import dataclass
+
+from pytest_kvmcheck.errors import ParseError
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """An answer of getent: exit code, and the distinct addresses and names in order."""
+
+    rc: int
+    addresses: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.partition("%")[0]))
+    except ValueError:
+        raise ParseError(f"not an address: {text[:60]!r}") from None
+
+
+def parse_getent(text: str) -> Lookup:
+    """Return the answer of ``getent ahosts`` or ``getent hosts``. Raises :class:`ParseError` when it is cut or garbled."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    code = lines[-1].removeprefix("rc=") if lines and lines[-1].startswith("rc=") else ""
+    if not code.isdigit():
+        raise ParseError(f"an answer of getent without its end: {text.strip()[:60]!r}")
+    addresses, names = [], []
+    for line in lines[:-1]:
+        address, *words = line.split()
+        addresses.append(_address(address))
+        names += [word for word in words if word not in ("STREAM", "DGRAM", "RAW")]
+    return Lookup(int(code), tuple(dict.fromkeys(addresses)), tuple(dict.fromkeys(names)))
+
+
+def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the addresses by name; lines that are no entries are left out, as the resolver does."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        try:
+            shown = _address(address)
+        except ParseError:
+            continue
+        for name in names:
+            found.setdefault(name.lower(), []).append(shown)
+    return {name: tuple(dict.fromkeys(addresses)) for name, addresses in found.items()}
+
+
+def parse_addresses(text: str) -> frozenset[str]:
+    """Return the addresses that ``ip -j addr`` lists. Raises :class:`ParseError`."""
+    try:
+        links = json.loads(text)
+        return frozenset(_address(info["local"]) for link in links for info in link.get("addr_info", []) if "local" in info)
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise ParseError(f"not the JSON of ip addr: {text.strip()[:60]!r}") from exc
+
+
+def loopback(address: str) -> bool:
+    """Whether *address* is one of the host itself only.
+
+    >>> loopback("127.0.1.1"), loopback("::1"), loopback("192.0.2.1")
+    (True, True, False)
+    """
+    return ipaddress.ip_address(address).is_loopback

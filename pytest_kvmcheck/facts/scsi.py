@@ -1,0 +1,60 @@
+"""SCSI disks and device-mapper maps by sysfs.
+
+Source: Documentation/ABI/testing/sysfs-block-device, sysfs-block-dm. A WWID on several sdX is one LUN with several paths; a
+map whose uuid starts with ``mpath-`` is a multipath map.
+
+>>> parse_wwids({"/sys/block/sda/device/wwid": "naa.6001\\n", "/sys/block/sdb/device/wwid": "naa.6001\\n"})
+{'naa.6001': ('sda', 'sdb')}
+>>> parse_dm_maps({"/sys/block/dm-0/dm/name": "mpatha\\n", "/sys/block/dm-0/dm/uuid": "mpath-36001\\n"}, "/sys/block/dm-0/slaves/sda\\n")
+(DmMap(device='dm-0', name='mpatha', uuid='mpath-36001', slaves=('sda',)),)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pytest_kvmcheck.errors import ParseError
+
+
+@dataclass(frozen=True)
+class DmMap:
+    """A device-mapper map and the devices below it."""
+
+    device: str
+    name: str
+    uuid: str
+    slaves: tuple[str, ...]
+
+    @property
+    def multipath(self) -> bool:
+        """Whether it is a multipath map."""
+        return self.uuid.startswith("mpath-")
+
+
+def parse_wwids(files: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the SCSI disks by WWID, sorted; disks without a WWID are left out."""
+    found: dict[str, list[str]] = {}
+    for path, text in sorted(files.items()):
+        match = re.fullmatch(r"/sys/block/(sd[a-z]+)/device/wwid", path)
+        if match and text.strip():
+            found.setdefault(text.strip(), []).append(match[1])
+    return {wwid: tuple(disks) for wwid, disks in found.items()}
+
+
+def parse_dm_maps(files: Mapping[str, str], slaves: str) -> tuple[DmMap, ...]:
+    """Return the device-mapper maps, sorted by name. Raises :class:`ParseError` for a list of slaves that is none."""
+    below: dict[str, list[str]] = {}
+    for line in slaves.splitlines():
+        match = re.fullmatch(r"/sys/block/(dm-\d+)/slaves/(.+)", line)
+        if not match:
+            raise ParseError(f"not a slave of a device-mapper map: {line[:80]!r}")
+        below.setdefault(match[1], []).append(match[2])
+    maps = []
+    for path, text in files.items():
+        match = re.fullmatch(r"/sys/block/(dm-\d+)/dm/name", path)
+        if match:
+            uuid = files.get(f"/sys/block/{match[1]}/dm/uuid", "").strip()
+            maps.append(DmMap(match[1], text.strip(), uuid, tuple(sorted(below.get(match[1], [])))))
+    return tuple(sorted(maps, key=lambda item: item.name))
