@@ -74,7 +74,7 @@ def _who(needs: list[Need]) -> str:
     "KVM-MEM-001",
     title="The huge-page pool covers every domain that needs it, per size and node",
     severity=Severity.HIGH,
-    reads=("virsh", "domain", "hugepages", "hugepages_node", "numa", "meminfo"),
+    reads=("virsh", "domain", "hugepages", "hugepages_node", "numa", "meminfo", "cpu_lists"),
     applies=huge_pages_used,
 )
 def test_pool_covers_domains(host: Host, numa_node: NumaNode) -> None:

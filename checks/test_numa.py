@@ -26,7 +26,7 @@ def several_nodes(host: Host) -> str | None:
     "KVM-NUM-001",
     title="Every NUMA node with CPUs has memory, in balanced amounts",
     severity=Severity.HIGH,
-    reads=("numa",),
+    reads=("numa", "cpu_lists"),
     params={"allow_cpuless": True, "max_imbalance": 1.1},
     applies=several_nodes,
 )

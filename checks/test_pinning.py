@@ -98,7 +98,7 @@ def several_nodes(host: Host) -> str | None:
     "KVM-PIN-002",
     title="The pins of a guest (or of each of its NUMA cells) stay within one host node",
     severity=Severity.HIGH,
-    reads=("virsh", "domain", "numa"),
+    reads=("virsh", "domain", "numa", "cpu_lists"),
     applies=all_of(several_nodes, vcpus_are_pinned),
 )
 def test_pins_stay_in_one_node(host: Host, domain: Domain) -> None:

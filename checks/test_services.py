@@ -189,7 +189,7 @@ def _guest_settings(host: Host) -> tuple[dict[str, str], dict[str, str]]:
     "KVM-SVC-006",
     title="libvirt-guests actions and time budget are explicit and realistic",
     severity=Severity.MEDIUM,
-    reads=("libvirt_guests_conf", "libvirt_guests_script", "systemd_units", "virsh", "domain", "managers", "qemu_conf"),
+    reads=("libvirt_guests_conf", "libvirt_guests_script", "systemd_units", "virsh", "managers", "qemu_conf"),
     params={
         "on_boot": "start",
         "on_shutdown": "shutdown",

@@ -150,6 +150,15 @@ class Evidence:
             self._readers.pop()
             self.note(seen)
 
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Note nothing of what is read within the block: it decides nothing."""
+        self._readers.append(set())
+        try:
+            yield
+        finally:
+            self._readers.pop()
+
     def note(self, probes: Iterable[str]) -> None:
         """Count *probes* as read by whoever is listening."""
         if self._readers:

@@ -125,7 +125,9 @@ def test_checks_declare_what_they_read(verdicts: dict[str, dict[str, Any]]) -> N
         seen[case.check] |= {proof["probe"].partition(":")[0] for proof in verdicts[case.name]["evidence"]}
     wrong = {}
     for check_id, check in CHECKS.items():
-        undeclared, unread = seen[check_id] - set(check.reads), set(check.reads) - seen[check_id]
+        # The list of domains is read to find the subjects, before any verdict.
+        listing = {"virsh"} if check.scope in ("domain", "disk", "nic", "vcpu") else set()
+        undeclared, unread = seen[check_id] - set(check.reads), set(check.reads) - seen[check_id] - listing
         if undeclared or unread:
             wrong[check_id] = f"undeclared: {sorted(undeclared)}, never read in a case: {sorted(unread)}"
-    assert not wrong
+    assert not wrong, "\n".join(f"{key}: {value}" for key, value in sorted(wrong.items()))

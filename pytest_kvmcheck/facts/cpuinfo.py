@@ -32,7 +32,7 @@ def parse_cpuinfo(text: str) -> CpuInfo:
         name, colon, value = line.partition(":")
         if colon:
             fields.setdefault(name.strip(), []).append(value.strip())
-    known = {"vendor_id", "flags", "features", "Features", "CPU implementer", "cpu", "machine", "isa", "processor", "cpu model"}
+    known = {"vendor_id", "flags", "features", "Features", "CPU implementer", "cpu", "machine", "platform", "isa", "processor", "cpu model"}
     if not known & set(fields):
         raise ParseError(f"not /proc/cpuinfo: {text.strip()[:60]!r}")
     lists = [set(value.split()) for name in ("flags", "features", "Features") for value in fields.get(name, [])]

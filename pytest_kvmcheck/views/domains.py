@@ -49,11 +49,12 @@ class Domain:
     @cached_property
     def name(self) -> str:
         """The domain's name; its UUID when no definition can be read."""
-        for part in ("saved", "live"):
-            try:
-                return self._parsed(part).name
-            except EvidenceMissing:
-                continue
+        with self.host.evidence.quietly():
+            for part in ("saved", "live"):
+                try:
+                    return self._parsed(part).name
+                except EvidenceMissing:
+                    continue
         return self.uuid
 
     def _parsed(self, part: str) -> DomainXml:
