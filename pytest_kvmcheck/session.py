@@ -42,6 +42,10 @@ class Session:
         wanted = settings.read(config)
         hosts = getattr(config.option, "hosts", None)
         own_checks = self._own_checks()
+        if config.pluginmanager.hasplugin("html"):
+            from pytest_kvmcheck.reports.html import HtmlColumns
+
+            config.pluginmanager.register(HtmlColumns(), "kvmcheck-html")
         if self.worker:
             hosts = f"bundle:{config.workerinput[_WORKER_BUNDLE]}"  # type: ignore[attr-defined]
             wanted = replace(wanted, record=None, json=None)

@@ -15,15 +15,21 @@ from pytest_kvmcheck.errors import ParseError
 
 Cmdline = tuple[tuple[str, str | None], ...]
 
-_WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
 
 
 def parse_cmdline(text: str) -> Cmdline:
-    """Return the parameters in order; a flag has the value None. Raises :class:`ParseError` for an empty or binary text."""
-    if not text.strip() or "\0" in text or len(text.splitlines()) > 1:
+    """Return the parameters in order; a flag has the value None. Raises :class:`ParseError`, for an error message too.
+
+    What follows ``--`` goes to init, not to the kernel.
+    """
+    words = _WORD.findall(text)
+    if not words or not text.strip().replace("\t", " ").isprintable() or words[0].endswith(":"):
         raise ParseError(f"not a kernel command line: {text[:60]!r}")
     parameters = []
-    for word in _WORD.findall(text):
+    for word in words:
+        if word == "--":
+            break
         name, equals, value = word.partition("=")
         parameters.append((name.strip('"'), value.replace('"', "") if equals else None))
     return tuple(parameters)

@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from pytest_kvmcheck.errors import ParseError
 
 
+_KNOWN = {
+    "vendor_id", "flags", "features", "Features", "CPU implementer", "cpu", "machine", "platform", "isa", "processor", "cpu model",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class CpuInfo:
     """What all CPUs have in common. ``flags`` are those of every CPU that lists any; ``platform`` is told on ppc64."""
@@ -32,8 +37,7 @@ def parse_cpuinfo(text: str) -> CpuInfo:
         name, colon, value = line.partition(":")
         if colon:
             fields.setdefault(name.strip(), []).append(value.strip())
-    known = {"vendor_id", "flags", "features", "Features", "CPU implementer", "cpu", "machine", "platform", "isa", "processor", "cpu model"}
-    if not known & set(fields):
+    if not _KNOWN & set(fields):
         raise ParseError(f"not /proc/cpuinfo: {text.strip()[:60]!r}")
     lists = [set(value.split()) for name in ("flags", "features", "Features") for value in fields.get(name, [])]
     return CpuInfo(

@@ -15,31 +15,45 @@ from pytest_kvmcheck.errors import ParseError
 
 Value = int | str | tuple[str, ...]
 
+_GAP = r"(?:[ \t\r\n;]|\#[^\n]*(?:\n|$))*"
 _TOKEN = re.compile(
-    r"""[ \t\r\n]*(?:\#[^\n]*(?:\n|$)[ \t\r\n]*)*
-    (?P<key>[A-Za-z_][\w.-]*)[ \t]*=[ \t]*
-    (?:(?P<number>-?\d+)|(?P<text>\"\"\".*?\"\"\"|"[^"\n]*"|'[^'\n]*')|(?P<list>\[[^\]]*\]))
-    [ \t]*(?:\#[^\n]*)?\r?(?:\n|$)""",
-    re.VERBOSE | re.DOTALL,
+    _GAP
+    + r"""
+    (?P<key>[A-Za-z]\w*)[ \t]*=[ \t]*
+    (?: (?P<number>[+-]?\d+)
+      | (?P<text>\"\"\".*?\"\"\"|"[^"\n]*"|'[^'\n]*')
+      | \[(?P<list>(?:[^\]"'\#]|"[^"\n]*"|'[^'\n]*'|\#[^\n]*)*)\]
+    )
+    [ \t]*(?:\#[^\n]*|;)?\r?(?:\n|$|(?<=;))""",
+    re.VERBOSE | re.DOTALL | re.ASCII,
 )
-_REST = re.compile(r"[ \t\r\n]*(?:#[^\n]*(?:\n|$)[ \t\r\n]*)*")
+_REST = re.compile(_GAP)
+_ITEM = re.compile(r"""(?P<text>"[^"\n]*"|'[^'\n]*')|(?P<number>[+-]?\d+)|\#[^\n]*""", re.VERBOSE)
 
 
 def parse_conf(text: str) -> dict[str, Value]:
-    """Return the settings; the last of two equal keys counts, as it does for libvirt. Raises :class:`ParseError`."""
+    """Return the settings; the first of two equal keys counts, as it does for libvirt. Raises :class:`ParseError`."""
     settings: dict[str, Value] = {}
     place = 0
     while match := _TOKEN.match(text, place):
         place = match.end()
-        if match["number"] is not None:
-            settings[match["key"]] = int(match["number"])
-        elif match["text"] is not None:
-            settings[match["key"]] = match["text"].strip("\"'")
-        else:
-            items = re.findall(r"\"([^\"]*)\"|'([^']*)'|(-?\d+)", re.sub(r"(?m)#.*$", "", match["list"]))
-            settings[match["key"]] = tuple(a or b or c for a, b, c in items)
+        settings.setdefault(match["key"], _value(match))
     rest = _REST.match(text, place)
     if rest and rest.end() != len(text):
         line = text.count("\n", 0, rest.end()) + 1
         raise ParseError(f"line {line} is no setting of libvirt: {text[rest.end() : rest.end() + 60].splitlines()[0]!r}")
     return settings
+
+
+def _value(match: re.Match[str]) -> Value:
+    if match["number"] is not None:
+        return int(match["number"])
+    if match["text"] is not None:
+        return _unquoted(match["text"])
+    items = (_unquoted(item["text"]) if item["text"] else item["number"] for item in _ITEM.finditer(match["list"]))
+    return tuple(item for item in items if item is not None)
+
+
+def _unquoted(text: str) -> str:
+    width = 3 if text.startswith('"""') and len(text) >= 6 else 1
+    return text[width:-width]

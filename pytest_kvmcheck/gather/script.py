@@ -32,17 +32,18 @@ _HELPERS = f"""\
 denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
 f() {{
   if [ -r "$1" ]; then cat -- "$1"; return; fi
+  [ -e "$1" ] || denied "${{1%/*}}" || return {RC_NOTHING_THERE}
   if [ "$SUDO" ]; then $SUDO cat -- "$1"; return; fi
-  if [ -e "$1" ] || denied "${{1%/*}}"; then echo "cat: $1: Permission denied" >&2; return {RC_DENIED}; fi
-  return {RC_NOTHING_THERE}
+  echo "cat: $1: Permission denied" >&2; return {RC_DENIED}
 }}
 g() {{
   n=0 x= r=
   for i; do
     if [ -f "$i" ] && [ -r "$i" ]; then set -- "$@" "$i"; n=$((n+1))
     elif [ -d "$i" ]; then :
-    elif [ "$SUDO" ]; then set -- "$@" "$i"; n=$((n+1)) r=sudo
-    elif [ -e "$i" ] || denied "${{i%/*}}"; then echo "grep: $i: Permission denied" >&2; x=1
+    elif [ -e "$i" ] || denied "${{i%/*}}"; then
+      if [ "$SUDO" ]; then set -- "$@" "$i"; n=$((n+1)) r=sudo
+      else echo "grep: $i: Permission denied" >&2; x=1; fi
     fi
     shift
   done

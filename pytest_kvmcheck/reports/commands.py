@@ -1,0 +1,77 @@
+"""The list of everything that can run on a target: for review, for a machine, and for sudo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.probes import Probe, Root
+
+#: Where sudo finds what the probes run; its secure_path has these on every distribution with a merged /usr.
+_TOOLS = {
+    "cat": "/usr/bin/cat",
+    "grep": "/usr/bin/grep",
+    "ls": "/usr/bin/ls",
+    "multipathd": "/usr/sbin/multipathd",
+    "dmsetup": "/usr/sbin/dmsetup",
+    "virt-host-validate": "/usr/bin/virt-host-validate",
+}
+
+
+def as_json(probes: Iterable[Probe]) -> list[dict[str, Any]]:
+    """Return the probes as plain data."""
+    return [
+        {
+            "id": probe.id,
+            "purpose": probe.purpose,
+            "script": probe.script,
+            "when": probe.when,
+            "files": list(probe.paths),
+            "root": str(probe.root),
+            "sudo": list(probe.sudo),
+            "timeout_s": probe.timeout_s,
+            "max_bytes": probe.max_bytes,
+            "roles": sorted(probe.roles),
+        }
+        for probe in probes
+    ]
+
+
+def as_text(probes: Iterable[Probe]) -> str:
+    """Return the probes for people: one block each."""
+    blocks = []
+    for probe in probes:
+        root = {Root.NO: "", Root.MAY: ", root where the file modes demand it", Root.MUST: ", root"}[probe.root]
+        lines = [f"{probe.id}: {probe.purpose}  (at most {probe.timeout_s} s, {probe.max_bytes // 1024} KiB{root})"]
+        if probe.when:
+            lines.append(f"    only if {probe.when}")
+        shown = [f"read {path}" for path in probe.paths] if probe.script.startswith(("f ", "g ")) else probe.script.splitlines()
+        blocks.append("\n".join([*lines, *(f"    {line}" for line in shown)]))
+    head = "f FILE and g FILES print files; @@$N starts a section of an answer; $SUDO is empty, or 'sudo -n' with --sudo.\n"
+    return head + "\n\n".join(blocks) + "\n"
+
+
+def sudoers_line(command: str) -> str:
+    r"""Return *command* as sudoers(5) wants it: an absolute path, and its special characters escaped.
+
+    >>> sudoers_line("grep -H ^ -- /etc/libvirt/qemu.conf")
+    '/usr/bin/grep -H ^ -- /etc/libvirt/qemu.conf'
+    """
+    tool, _, rest = command.partition(" ")
+    if tool not in _TOOLS:
+        raise KvmcheckError(f"no known place of {tool} for sudoers")
+    arguments = re.sub(r"([,:=\\])", r"\\\1", rest)
+    return f"{_TOOLS[tool]} {arguments}".rstrip()
+
+
+def as_sudoers(probes: Iterable[Probe], user: str) -> str:
+    """Return a sudoers fragment that lets *user* run, without a password, exactly what the probes run as root."""
+    if not re.fullmatch(r"[a-z_][a-z0-9_.-]{0,31}\$?", user):
+        raise KvmcheckError(f"{user!r} is no name of a user")
+    lines = ["# pytest-kvmcheck: read-only commands that need root. Install with: visudo -f /etc/sudoers.d/kvmcheck"]
+    for probe in probes:
+        for command in probe.sudo:
+            lines += [f"# {probe.id}: {probe.purpose}", f"{user} ALL=(root) NOPASSWD: {sudoers_line(command)}"]
+    return "\n".join(dict.fromkeys(lines)) + "\n"

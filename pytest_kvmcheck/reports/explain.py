@@ -1,0 +1,99 @@
+"""Everything that is known of a check, as text and as Markdown: from its docstring, its registration and the profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pytest_kvmcheck.probes import PROBES, Root
+from pytest_kvmcheck.profiles import Level, Profile
+from pytest_kvmcheck.registry import HEADINGS, Check
+
+
+def first_lines(script: str, count: int = 1) -> str:
+    """Return the beginning of a probe's script; ``f`` and ``g`` are the readers of files."""
+    lines = [line for line in script.splitlines() if not line.startswith(("[ -r ", "[ -d ", "command -v "))] or script.splitlines()
+    return lines[0] + (" ..." if len(lines) > count else "")
+
+
+def reads(check: Check) -> list[tuple[str, str, str]]:
+    """Return the probes that *check* may read: id, what is read, and whether root is needed."""
+    rows = []
+    for name in check.reads:
+        probe = PROBES[name]
+        what = " ".join(probe.paths) if probe.paths else first_lines(probe.script)
+        root = {Root.NO: "", Root.MAY: "may need root", Root.MUST: "needs root"}[probe.root]
+        rows.append((name, what, root))
+    return rows
+
+
+def in_profiles(check: Check, profiles: Iterable[Profile]) -> list[tuple[str, str, str, str]]:
+    """Return the profiles that run *check*: name, severity, level, and the parameters."""
+    rows = []
+    for profile in profiles:
+        setting = profile.setting(check.id)
+        if setting:
+            params = ", ".join(f"{name}={_value(value)}" for name, value in profile.params(check).items())
+            level = "" if setting.level is Level.FAIL else str(setting.level)
+            rows.append((profile.name, str(profile.severity(check)), level, "; ".join(filter(None, (params, setting.comment)))))
+    return rows
+
+
+def _value(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def as_text(check: Check, profiles: Iterable[Profile]) -> str:
+    """Return what ``kvmcheck explain`` prints."""
+    lines = [f"{check.id}  {check.title}", f"severity {check.severity}, one verdict per {check.scope.replace('_', ' ')}, since {check.since}"]
+    for heading in HEADINGS:
+        text = check.sections.get(heading)
+        if text:
+            lines += ["", heading, *(f"    {line}".rstrip() for line in text.splitlines())]
+        if heading == "What it checks":
+            lines += ["", "What is read"]
+            lines += [f"    {name:<22} {what[:100]}{f'  ({root})' if root else ''}" for name, what, root in reads(check)]
+            rows = in_profiles(check, profiles)
+            lines += ["", "Profiles" + ("" if rows else ": none of the shipped ones runs it")]
+            lines += [
+                f"    {name:<22} {severity:<9}{f'{level} ' if level else ''}{params}".rstrip() for name, severity, level, params in rows
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def as_markdown(check: Check, profiles: Iterable[Profile]) -> str:
+    """Return the section of *check* in the catalogue pages."""
+    lines = [f"## {check.id}: {check.title}", "", f"Severity {check.severity}; one verdict per {check.scope.replace('_', ' ')}; since {check.since}.", ""]
+    for heading in HEADINGS:
+        text = check.sections.get(heading)
+        if not text:
+            continue
+        lines += [f"**{heading}**", ""]
+        if heading == "How to fix":
+            lines += ["```text", text, "```", ""]
+        elif heading == "References":
+            lines += [*(f"- <{line}>" for line in text.splitlines()), ""]
+        else:
+            lines += [text.replace("``", "`").replace("<", "&lt;"), ""]
+        if heading == "What it checks":
+            lines += ["| reads | what | root |", "|---|---|---|"]
+            lines += [f"| `{name}` | `{what.replace('|', '¦')[:160]}` | {root} |" for name, what, root in reads(check)]
+            lines += ["", "| profile | severity | level | parameters |", "|---|---|---|---|"]
+            lines += [f"| {' | '.join(row)} |" for row in in_profiles(check, profiles)]
+            lines += [""]
+    return "\n".join(lines)
+
+
+def catalogue_pages(checks: Mapping[str, Check], profiles: list[Profile]) -> dict[str, str]:
+    """Return the catalogue as Markdown pages: ``index.md`` and one page per area."""
+    areas: dict[str, list[Check]] = {}
+    for check in checks.values():
+        areas.setdefault(check.area, []).append(check)
+    index = ["# Catalogue", "", f"{len(checks)} checks, generated from the registry.", "", "| check | good state | severity |", "|---|---|---|"]
+    pages = {}
+    for area, found in sorted(areas.items()):
+        for check in found:
+            anchor = f"{check.id}-{check.title}".lower()
+            anchor = "".join(char if char.isalnum() or char in "-_" else "-" if char == " " else "" for char in anchor)
+            index.append(f"| [{check.id}]({area.lower()}.md#{anchor.replace('--', '-')}) | {check.title} | {check.severity} |")
+        pages[f"{area.lower()}.md"] = f"# {area}\n\n" + "\n".join(as_markdown(check, profiles) for check in found)
+    return {"index.md": "\n".join(index) + "\n", **pages}

@@ -1,0 +1,79 @@
+"""Merge the reports of sharded runs: our JSON, and JUnit files by junitparser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.outcomes import rank
+from pytest_kvmcheck.reports import json_report
+from pytest_kvmcheck.reports.score import counts, score
+from pytest_kvmcheck.results import sort_key
+
+#: What two reports must share to be parts of one.
+_SAME = ("tool", "catalogue_sha256", "profile")
+
+
+def merge_reports(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
+    """Return one report of all, and notes on verdicts that were in several: the worse one is kept.
+
+    Raises :class:`KvmcheckError` for reports of different tools, catalogues or profiles.
+    """
+    reports = [json_report.read(path) for path in paths]
+    first = reports[0]
+    for path, report in zip(paths, reports, strict=True):
+        for key in _SAME:
+            if report.get(key) != first.get(key):
+                raise KvmcheckError(
+                    f"{path}: its {key} is {report.get(key)}, that of {paths[0]} is {first.get(key)}: not parts of one run"
+                )
+        for name, digest in report["profiles"].items():
+            if first["profiles"].get(name, digest) != digest:
+                raise KvmcheckError(f"{path}: its profile {name} is another one than that of {paths[0]}")
+    notes = []
+    kept: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for path, report in zip(paths, reports, strict=True):
+        for result in report["results"]:
+            key = (result["check"], result["host"], result["subject"])
+            known = kept.get(key)
+            if known is not None and known["outcome"] != result["outcome"]:
+                notes.append(f"{key[0]} {key[2]}: {known['outcome']} and {result['outcome']} ({path}): the worse is kept")
+            if known is None or rank(result["outcome"]) < rank(known["outcome"]):
+                kept[key] = result
+    hosts = {host["name"]: host for report in reports for host in report["hosts"]}
+    waivers = {tuple(sorted(map(str, waiver.items()))): waiver for report in reports for waiver in report["waivers"]}
+    totals = counts(kept.values())
+    merged = {
+        **first,
+        "started_at": min(report["started_at"] for report in reports),
+        "finished_at": max(report["finished_at"] for report in reports),
+        "complete": all(report["complete"] for report in reports),
+        "profiles": {name: digest for report in reports for name, digest in report["profiles"].items()},
+        "hosts": [hosts[name] for name in sorted(hosts)],
+        "waivers": list(waivers.values()),
+        "totals": totals,
+        "score": score(totals, with_waivers=False),
+        "score_with_waivers": score(totals, with_waivers=True),
+        "results": sorted(kept.values(), key=sort_key),
+    }
+    return merged, notes
+
+
+def merge_junit(paths: Sequence[Path], output: Path) -> int:
+    """Write one JUnit file of all to *output*; return how many test cases it has."""
+    from xml.etree.ElementTree import ParseError
+
+    from junitparser import JUnitXml, JUnitXmlError
+
+    merged = JUnitXml()
+    for path in paths:
+        try:
+            found = JUnitXml.fromfile(str(path))
+        except (OSError, JUnitXmlError, ParseError, SyntaxError) as exc:
+            raise KvmcheckError(f"{path}: not a JUnit file: {exc}") from None
+        merged += found
+    merged.update_statistics()
+    merged.write(str(output), pretty=True)
+    return int(merged.tests or 0)
