@@ -1,9 +1,9 @@
-"""CPU vendor and flags: ``/proc/cpuinfo``.
+r"""CPU vendor and flags: ``/proc/cpuinfo``.
 
 Source: proc(5). The names of the fields differ between architectures: x86 and riscv say ``flags``/``isa``, s390x
 ``features``, ARM ``Features``.
 
->>> cpu = parse_cpuinfo("vendor_id\\t: AuthenticAMD\\nflags\\t\\t: fpu svm constant_tsc\\n")
+>>> cpu = parse_cpuinfo("vendor_id\t: AuthenticAMD\nflags\t\t: fpu svm constant_tsc\n")
 >>> cpu.vendor, "svm" in cpu.flags
 ('AuthenticAMD', True)
 """
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
 
-
 _KNOWN = {
-    "vendor_id", "flags", "features", "Features", "CPU implementer", "cpu", "machine", "platform", "isa", "processor", "cpu model",
+    "vendor_id", "flags", "features", "Features", "CPU implementer", "cpu", "machine", "platform", "isa", "processor",
+    "cpu model",
 }  # fmt: skip
 
 

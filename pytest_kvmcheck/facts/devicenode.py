@@ -1,12 +1,12 @@
-"""A device node: ``stat -c '%F %t:%T %a %U %G' FILE``.
+r"""A device node: ``stat -c '%F %t:%T %a %U %G' FILE``.
 
 Source: stat(1); device numbers are hexadecimal there. /dev/kvm is 10:232.
 
->>> node = parse_node("character special file a:e8 660 root kvm\\n")
+>>> node = parse_node("character special file a:e8 660 root kvm\n")
 >>> (node.character, node.major, node.minor, oct(node.mode), node.group)
 (True, 10, 232, '0o660', 'kvm')
->>> parse_id("uid=64055(libvirt-qemu) gid=106(kvm) groups=106(kvm),64055(libvirt-qemu)").groups == {"kvm", "libvirt-qemu"}
-True
+>>> sorted(parse_id("uid=64055(libvirt-qemu) gid=106(kvm) groups=106(kvm),64055(libvirt-qemu)").groups)
+['kvm', 'libvirt-qemu']
 """
 
 from __future__ import annotations

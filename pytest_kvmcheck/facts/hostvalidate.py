@@ -1,9 +1,9 @@
-"""libvirt's own opinion of a host: ``virt-host-validate qemu``.
+r"""libvirt's own opinion of a host: ``virt-host-validate qemu``.
 
-Source: https://libvirt.org/manpages/virt-host-validate.html. Only the text can be trusted: the exit code treats warnings
-inconsistently, and a hint may stand after FAIL.
+Source: https://libvirt.org/manpages/virt-host-validate.html. Only the text can be trusted: the exit code treats
+warnings inconsistently. A hint may stand after FAIL.
 
->>> parse_validation("  QEMU: Checking if device /dev/kvm exists : FAIL (Check that it is loaded)\\n")
+>>> parse_validation("  QEMU: Checking if device /dev/kvm exists : FAIL (Check that it is loaded)\n")
 (Verdict(subject='Checking if device /dev/kvm exists', state='FAIL', hint='Check that it is loaded'),)
 """
 

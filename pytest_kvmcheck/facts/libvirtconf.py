@@ -1,8 +1,8 @@
-"""libvirt's configuration files: ``/etc/libvirt/*.conf``.
+r"""libvirt's configuration files: ``/etc/libvirt/*.conf``.
 
 Source: libvirt src/util/virconf.c: ``key = value`` where a value is a number, a quoted text or a list of them.
 
->>> conf = parse_conf('#log_level = 1\\nlog_level = 3\\nlog_filters="1:qemu 1:libvirt"\\nacl = [ "a",\\n  "b" ]\\n')
+>>> conf = parse_conf('#log_level = 1\nlog_level = 3\nlog_filters="1:qemu 1:libvirt"\nacl = [ "a",\n  "b" ]\n')
 >>> conf["log_level"], conf["log_filters"], conf["acl"]
 (3, '1:qemu 1:libvirt', ('a', 'b'))
 """
@@ -41,7 +41,9 @@ def parse_conf(text: str) -> dict[str, Value]:
     rest = _REST.match(text, place)
     if rest and rest.end() != len(text):
         line = text.count("\n", 0, rest.end()) + 1
-        raise ParseError(f"line {line} is no setting of libvirt: {text[rest.end() : rest.end() + 60].splitlines()[0]!r}")
+        raise ParseError(
+            f"line {line} is no setting of libvirt: {text[rest.end() : rest.end() + 60].splitlines()[0]!r}"
+        )
     return settings
 
 

@@ -1,8 +1,8 @@
-"""Shell-like settings: ``/etc/default/*``, ``/etc/sysconfig/*``.
+r"""Shell-like settings: ``/etc/default/*``, ``/etc/sysconfig/*``.
 
 Source: the files are read by sh (``. FILE``) or systemd (EnvironmentFile=).
 
->>> parse_assignments("# x\\nON_BOOT=start\\nexport ON_SHUTDOWN='shutdown'\\n  START_DELAY=0 # none\\n")
+>>> parse_assignments("# x\nON_BOOT=start\nexport ON_SHUTDOWN='shutdown'\n  START_DELAY=0 # none\n")
 {'ON_BOOT': 'start', 'ON_SHUTDOWN': 'shutdown', 'START_DELAY': '0'}
 """
 

@@ -1,10 +1,10 @@
-"""The state of the whole system: ``systemctl show -p SystemState,NFailedUnits`` and ``systemctl list-units --state=failed``.
+r"""The state of the whole system, and the units that failed.
 
-Source: systemctl(1).
+Source: systemctl(1): ``systemctl show -p SystemState,NFailedUnits`` and ``systemctl list-units --state=failed``.
 
->>> parse_state("NFailedUnits=1\\nSystemState=degraded\\n")
+>>> parse_state("NFailedUnits=1\nSystemState=degraded\n")
 ('degraded', 1)
->>> parse_failed("multipathd.service loaded failed failed Device-Mapper Multipath Device Controller\\n")
+>>> parse_failed("multipathd.service loaded failed failed Device-Mapper Multipath Device Controller\n")
 ('multipathd.service',)
 """
 
@@ -15,6 +15,7 @@ import re
 from pytest_kvmcheck.errors import ParseError
 
 _STATES = {"initializing", "starting", "running", "degraded", "maintenance", "stopping", "offline", "unknown"}
+_LEGEND = re.compile(r"(LOAD|ACTIVE|SUB)\s+=|\d+ loaded units? listed|To show all")
 
 
 def parse_state(text: str) -> tuple[str, int | None]:
@@ -33,7 +34,7 @@ def parse_failed(text: str) -> tuple[str, ...]:
     units = []
     for line in text.splitlines():
         words = line.replace("●", " ").replace("*", " ").split()
-        if not words or words[0] == "UNIT" or re.match(r"(LOAD|ACTIVE|SUB)\s+=|\d+ loaded units? listed|To show all", line.strip()):
+        if not words or words[0] == "UNIT" or _LEGEND.match(line.strip()):
             continue
         if "." not in words[0] or "failed" not in words[1:4]:
             raise ParseError(f"not a line of systemctl list-units: {line.strip()[:80]!r}")

@@ -1,8 +1,8 @@
-"""Kernel release and architecture: ``uname -s -r -m``.
+r"""Kernel release and architecture: ``uname -s -r -m``.
 
 Source: uname(1).
 
->>> parse_uname("Linux 6.1.0-56-amd64 x86_64\\n")
+>>> parse_uname("Linux 6.1.0-56-amd64 x86_64\n")
 Uname(release='6.1.0-56-amd64', machine='x86_64')
 """
 
