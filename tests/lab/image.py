@@ -1,0 +1,174 @@
+"""The image of kvm01: built once per recipe, kept in the user's cache, removed when nobody uses it any more."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+RECIPE = Path(__file__).parent / "recipe"
+
+#: What must be installed: command and Debian package.
+TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mke2fs": "e2fsprogs",
+    "cpio": "cpio",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "setpriv": "util-linux",
+}
+
+_NEEDED_MEMORY_BYTES = 3 * 2**30
+_NEEDED_DISK_BYTES = 6 * 2**30
+
+#: Locks of what this process uses; they end with it, however it ends.
+_held: list[IO[str]] = []
+
+
+def why_not() -> str | None:
+    """Return why this machine cannot run the lab, or None when it can."""
+    if platform.machine() != "x86_64":
+        return f"the lab emulates x86_64 and builds its image by running it: this machine is {platform.machine()}"
+    if os.geteuid() != 0:
+        return "the lab builds a root file system: it needs root"
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    if missing := sorted({package for tool, package in TOOLS.items() if not shutil.which(tool, path=path)}):
+        return f"not installed: apt-get install {' '.join(missing)}"
+    if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
+        return "not installed: apt-get install debian-archive-keyring"
+    available = next(
+        int(line.split()[1]) * 1024 for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line
+    )
+    if available < _NEEDED_MEMORY_BYTES:
+        return f"the lab needs {_NEEDED_MEMORY_BYTES // 2**30} GiB of free memory"
+    cache().mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(cache()).free < _NEEDED_DISK_BYTES:
+        return f"the lab needs {_NEEDED_DISK_BYTES // 2**30} GiB of free disk below {cache()}"
+    return None
+
+
+def cache() -> Path:
+    """Return where images and templates are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvmcheck-lab"
+
+
+def digest(*parts: bytes) -> str:
+    """Return a short name for *parts*."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Image:
+    """The files of a built image."""
+
+    place: Path
+
+    def __getattr__(self, name: str) -> Path:
+        files = {
+            "disk": "rootfs.qcow2", "lun": "lun.qcow2", "kernel": "vmlinuz", "initrd": "initrd.img", "key": "key",
+            "host_key": "host_key.pub",
+        }  # fmt: skip
+        try:
+            return self.place / files[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def made(place: Path, make: Callable[[Path], None]) -> Path:
+    """Return the directory *place*, filled by *make* when it is not there: whole or not at all, by one process at a time.
+
+    It will not be removed as long as this process lives.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with lock(place.with_suffix(".making")):
+        if not place.exists():
+            partial = place.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                make(partial)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            partial.rename(place)
+        _held.append(lock(place / "in-use", shared=True))
+    return place
+
+
+def lock(path: Path, *, shared: bool = False, wait: bool = True) -> IO[str]:
+    """Return *path* opened and locked. Raises BlockingIOError when it is locked by another and *wait* is false."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def remove_unused(places: Iterable[Path]) -> None:
+    """Remove those directories of *places* that no living process uses."""
+    for place in places:
+        try:
+            with lock(place / "in-use", wait=False):
+                shutil.rmtree(place, ignore_errors=True)
+        except OSError:
+            continue
+
+
+def image() -> Image:
+    """Return the image of the recipe as it is now. Images of former recipes are removed."""
+    files = sorted(path for path in RECIPE.rglob("*") if path.is_file())
+    name = digest(*(f"{path.relative_to(RECIPE)}\0".encode() + path.read_bytes() for path in files))
+    place = cache() / name / "image"
+    made(place, _build)
+    for other in cache().iterdir():
+        if other.name != name and other.is_dir():
+            remove_unused(path for path in other.iterdir() if path.is_dir())
+            if not any(path.is_dir() for path in other.iterdir()):
+                shutil.rmtree(other, ignore_errors=True)
+    return Image(place)
+
+
+def _build(place: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", place / "key"], check=True)
+    log = place / "build.log"
+    with log.open("wb") as output:
+        command = ["sh", RECIPE / "build.sh", place, place / "key.pub", *_sources()]
+        environment = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, timeout=900)
+    if done.returncode:
+        raise RuntimeError(f"the image could not be built: {log.read_text(errors='replace')[-3000:]}")
+
+
+def _sources() -> list[str]:
+    """Return the apt sources of Debian 12: by the machine's own mirrors where it has them."""
+    found = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    mirrors = {
+        codename: uri
+        for uri, codename, component in (line.split() for line in found.stdout.splitlines() if line.count(" ") == 2)
+        if component == "main"
+    }
+    defaults = {
+        "bookworm": "http://deb.debian.org/debian/",
+        "bookworm-updates": "http://deb.debian.org/debian/",
+        "bookworm-security": "http://deb.debian.org/debian-security/",
+    }
+    return [f"deb {mirrors.get(suite, uri)} {suite} main" for suite, uri in defaults.items()]

@@ -1,0 +1,116 @@
+"""The command line under test, run on a machine as a user would run it; and what turned against the healthy host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.lab.machine import Machine
+
+Result = dict[str, Any]
+
+#: (check, subject) -> result
+Results = dict[tuple[str, str], Result]
+
+HEALTHY = Path(__file__).with_name("healthy.yaml")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run left."""
+
+    rc: int
+    output: str
+    seconds: float
+    results: Results
+
+
+def kvmcheck(
+    place: Path,
+    ssh_config: Path,
+    inventory: Mapping[str, Any],
+    *options: str,
+    meanwhile: Callable[[], None] | None = None,
+    timeout_s: float = 240,
+) -> Run:
+    """Run ``pytest --kvmcheck`` on *inventory*, in a process of its own; *meanwhile* is called while it runs."""
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "inventory.yaml").write_text(yaml.safe_dump(dict(inventory)))
+    command = [
+        *(sys.executable, "-m", "pytest", "--kvmcheck", "-p", "no:cacheprovider", f"--ssh-config={ssh_config}"),
+        *("--kvmcheck-inventory=inventory.yaml", "--kvmcheck-json=out.json", *options),
+    ]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("KVMCHECK", "PYTEST"))}
+    environment |= {"XDG_STATE_HOME": str(place / "state")}
+    other = threading.Thread(target=meanwhile) if meanwhile else None
+    begin = time.monotonic()
+    if other:
+        other.start()
+    done = subprocess.run(
+        command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+    )
+    seconds = time.monotonic() - begin
+    if other:
+        other.join()
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output, output
+    assert "INTERNALERROR" not in output, output
+    assert (place / "out.json").exists(), output
+    report = json.loads((place / "out.json").read_text())
+    return Run(done.returncode, output, seconds, {(r["check"], r["subject"]): r for r in report["results"]})
+
+
+def check(machine: Machine, profile: str = "production", *options: str, user: str = "root", **more: Any) -> Run:
+    """Judge kvm01 by *profile*."""
+    inventory = {
+        "hosts": {"kvm01": {"target": f"ssh://{user}@kvm01"}},
+        "domains": {"web01": ["critical"], "db01": ["critical", "database"]},
+    }
+    return kvmcheck(
+        machine.place / "run", machine.ssh_config, inventory, f"--kvmcheck-profile={profile}", *options, **more
+    )
+
+
+def healthy(profile: str) -> dict[tuple[str, str], str]:
+    """Return the outcome of each check on each subject of a healthy kvm01, as a person reading the host gives it."""
+    table: dict[tuple[str, str], str] = {}
+    for check_id, entry in yaml.safe_load(HEALTHY.read_text())[profile].items():
+        for subject, outcome in entry.items():
+            if subject != "why":
+                table[check_id, subject] = outcome
+    return table
+
+
+def describe(result: Result) -> str:
+    """Return outcome and reason in one line."""
+    reason = [result["cause"], result["blocked_by"] and f"by {result['blocked_by']}", result["message"]]
+    return f"{result['outcome']}: {' '.join(filter(None, reason))}"
+
+
+def turned(results: Results, before: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    """Return what is not as *before*: ``check@subject`` and how it is now; ``gone`` when it is not judged any more.
+
+    Where the subjects of a check could not even be listed, its ``?`` speaks for all that are gone.
+    """
+    found = {
+        f"{check_id}@{subject}": describe(result)
+        for (check_id, subject), result in results.items()
+        if before.get((check_id, subject)) != result["outcome"]
+    }
+    unlisted = {check_id for check_id, subject in results if subject.endswith("/?")}
+    found |= {
+        f"{check_id}@{subject}": "gone"
+        for check_id, subject in before
+        if (check_id, subject) not in results and check_id not in unlisted
+    }
+    return dict(sorted(found.items()))

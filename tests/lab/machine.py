@@ -1,0 +1,246 @@
+"""Virtual machines from the image: booted, frozen into a template, cloned from it in seconds."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.lab.image import Image, digest, lock, made, remove_unused
+from tests.lab.qmp import Qmp
+
+MEMORY_MIB = 2560
+
+#: Two pages more than web01 needs on node 0, some on node 1: nothing on the host may be short, or idle.
+_CMDLINE = (
+    "root=/dev/vda rw rootfstype=ext4 console=ttyS0 quiet mitigations=off tsc=reliable no_timer_check"
+    " hugepagesz=2M hugepages=0:52,1:8"
+)
+
+#: Emulation offers AMD's SVM with nested paging: kvm_amd loads and guests run inside.
+CPU = "EPYC,+svm,-monitor"
+
+_running: set[Machine] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    for machine in list(_running):
+        machine.stop()
+
+
+class Unreachable(RuntimeError):
+    """A machine did not answer in time, or a command on it failed."""
+
+
+@dataclass(eq=False)
+class Machine:
+    """A virtual machine with a directory, a disk, a control socket and a forwarded ssh port of its own."""
+
+    image: Image
+    place: Path
+    cpu: str = CPU
+    memory: Path | None = None
+    process: subprocess.Popen[bytes] = field(init=False)
+    qmp: Qmp = field(init=False)
+
+    def start(self, disk: Path, lun: Path, *, incoming: bool = False) -> None:
+        """Start QEMU on overlays over *disk* and *lun*. *incoming*: it waits for the frozen state of a template."""
+        for name, backing in (("disk", disk), ("lun", lun)):
+            overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, self.place / f"{name}.qcow2"]
+            subprocess.run(overlay, check=True)
+        with (self.place / "qemu.log").open("wb") as log:
+            # QEMU dies with us even when we are killed.
+            command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *self._arguments(incoming)]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        _running.add(self)
+        end = time.monotonic() + 60
+        while True:
+            try:
+                self.qmp = Qmp(self.place / "qmp")
+                break
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise Unreachable(f"QEMU did not start: {(self.place / 'qemu.log').read_text()}") from None
+                time.sleep(0.02)
+        port = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", self.qmp.monitor("info usernet"))
+        if not port:
+            raise Unreachable("QEMU forwards no port")
+        self._write_ssh_config(int(port[1]))
+
+    def _arguments(self, incoming: bool) -> list[str]:
+        half = MEMORY_MIB // 2
+        image, place = self.image, self.place
+        options = [
+            "-nodefaults -no-user-config -display none -machine q35 -accel tcg,thread=multi,tb-size=512",
+            f"-cpu {self.cpu} -m {MEMORY_MIB} -smp 4,sockets=2,cores=2,threads=1",
+            "-uuid 7b0f5c1e-0000-4000-8000-000000000001",
+            *(
+                f"-object memory-backend-file,id=m{node},size={half}M,mem-path={self.memory or place / 'memory'}.{node}"
+                f",share={'off' if incoming else 'on'}"
+                for node in (0, 1)
+            ),
+            "-numa node,nodeid=0,cpus=0-1,memdev=m0 -numa node,nodeid=1,cpus=2-3,memdev=m1 -numa dist,src=0,dst=1,val=20",
+            f"-kernel {image.kernel} -initrd {image.initrd}",
+            f"-serial file:{place}/console.log -qmp unix:{place}/qmp,server=on,wait=off",
+            f"-drive file={place}/disk.qcow2,if=none,id=root,format=qcow2,cache=unsafe,discard=unmap",
+            "-device virtio-blk-pci,drive=root",
+            # For guests: the same image again.
+            f"-drive file={image.disk},if=none,id=image,format=qcow2,readonly=on -device virtio-blk-pci,drive=image",
+            "-device virtio-rng-pci",
+            "-netdev user,id=n0,hostfwd=tcp:127.0.0.1:0-:22 -device virtio-net-pci,netdev=n0,mac=52:54:00:00:01:01",
+            "-netdev hubport,id=n1,hubid=1 -device e1000e,netdev=n1,mac=52:54:00:00:01:02",
+            # One LUN, two paths.
+            f"-blockdev driver=file,filename={place}/lun.qcow2,node-name=lunfile,cache.no-flush=on",
+            "-blockdev driver=qcow2,file=lunfile,node-name=lun",
+            *(
+                f"-device virtio-scsi-pci,id=scsi{path} -device scsi-hd,bus=scsi{path}.0,drive=lun,id=path{path}"
+                ",serial=LABLUN0001,wwn=0x5000c50015ea71ac,share-rw=on"
+                for path in (0, 1)
+            ),
+        ]
+        return [*" ".join(options).split(), "-append", _CMDLINE, *(["-incoming", "defer"] if incoming else [])]
+
+    def _write_ssh_config(self, port: int) -> None:
+        kind, key = self.image.host_key.read_text().split()[:2]
+        (self.place / "known_hosts").write_text(f"kvm01,guest01 {kind} {key}\n")
+        self.ssh_config.write_text(
+            f"Host kvm01\n HostName 127.0.0.1\n Port {port}\n HostKeyAlias kvm01\n"
+            " Host guest01\n HostName 192.168.77.21\n HostKeyAlias guest01\n"
+            f" ProxyCommand ssh -F {self.ssh_config} -W %h:%p kvm01\n"
+            f"Host *\n User root\n IdentityFile {self.image.key}\n IdentitiesOnly yes\n BatchMode yes\n LogLevel ERROR\n"
+            f" UserKnownHostsFile {self.place}/known_hosts\n StrictHostKeyChecking yes\n"
+        )
+
+    @property
+    def ssh_config(self) -> Path:
+        """The ssh configuration that reaches this machine as ``kvm01``, and its guest as ``guest01``."""
+        return self.place / "ssh_config"
+
+    def run(self, script: str, *, timeout_s: float = 60, host: str = "kvm01") -> str:
+        """Run *script* by sh as root and return what it printed. Raises :class:`Unreachable` when it fails."""
+        shared = f"-o ControlMaster=auto -o ControlPath={self.place}/control-%n -o ControlPersist=30 -o ConnectTimeout=5"
+        command = ["ssh", "-F", self.ssh_config, *shared.split(), host, f"set -e\n{script}"]
+        try:
+            # The connection that is kept for later commands must not hold our pipes.
+            with tempfile.TemporaryFile() as errors:
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, timeout=timeout_s
+                )
+                errors.seek(0)
+                said = errors.read().decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            raise Unreachable(f"no answer within {timeout_s:.0f} s: {script}") from None
+        if done.returncode:
+            raise Unreachable(f"exit code {done.returncode}: {script}: {said[-1000:]}")
+        return done.stdout.decode(errors="replace")
+
+    def wait_for_ssh(self, timeout_s: float, *, host: str = "kvm01") -> None:
+        """Wait until a login works."""
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.run("true", timeout_s=20, host=host)
+                return
+            except Unreachable:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+    def console(self) -> str:
+        """Return what the kernel and the services wrote on the serial console."""
+        return (self.place / "console.log").read_text(errors="replace")
+
+    def stop(self) -> None:
+        """End QEMU."""
+        _running.discard(self)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(30)
+        with contextlib.suppress(AttributeError):
+            self.qmp.close()
+
+
+def workshop() -> Path:
+    """Return a new directory for what one test run needs; those of runs that are no more are removed."""
+    remove_unused(path for path in Path(tempfile.gettempdir()).glob("kvmlab-*") if path.is_dir())
+    place = Path(tempfile.mkdtemp(prefix="kvmlab-"))
+    held = lock(place / "in-use")
+
+    @atexit.register
+    def remove() -> None:
+        _stop_all()
+        shutil.rmtree(place, ignore_errors=True)
+        held.close()
+
+    return place
+
+
+@dataclass(frozen=True)
+class Template:
+    """A machine that was booted, prepared and frozen."""
+
+    image: Image
+    place: Path
+    cpu: str
+
+    def clone(self, place: Path) -> Machine:
+        """Return a running copy with its files in *place*; its memory is a private view of the template's."""
+        place.mkdir()
+        machine = Machine(self.image, place, self.cpu, self.place / "memory")
+        machine.start(self.place / "disk.qcow2", self.place / "lun.qcow2", incoming=True)
+        try:
+            machine.qmp.ignore_shared()
+            machine.qmp("migrate-incoming", uri=f"exec:cat {shlex.quote(str(self.place / 'state'))}")
+            machine.qmp.wait("query-status", {"paused", "postmigrate", "prelaunch"})
+            machine.qmp("cont")
+            machine.wait_for_ssh(60)
+        except BaseException:
+            machine.stop()
+            raise
+        return machine
+
+
+def template(image: Image, setup: str, *, cpu: str = CPU, timeout_s: float = 600) -> Template:
+    """Return the template of a machine on which *setup* was run after it had booted; made when it is not there."""
+    version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True).stdout
+    machine_source = Path(__file__).read_bytes()
+    place = image.place.with_name(f"template-{digest(version, machine_source, setup.encode(), cpu.encode())}")
+
+    def make(partial: Path) -> None:
+        machine = Machine(image, partial, cpu)
+        machine.start(image.disk, image.lun)
+        try:
+            machine.wait_for_ssh(timeout_s)
+            machine.run(setup, timeout_s=timeout_s)
+            _freeze(machine)
+        except BaseException as exc:
+            exc.add_note(f"{(partial / 'qemu.log').read_text()}\n{machine.console()[-2000:]}")
+            raise
+        finally:
+            machine.stop()
+
+    return Template(image, made(place, make), cpu)
+
+
+def _freeze(machine: Machine) -> None:
+    """Save the state of *machine*, whose memory is in files already."""
+    machine.run("sync")
+    subprocess.run(
+        ["ssh", "-F", machine.ssh_config, "-o", f"ControlPath={machine.place}/control-%n", "-O", "exit", "kvm01"],
+        capture_output=True,
+    )
+    machine.qmp.ignore_shared()
+    machine.qmp("stop")
+    machine.qmp("migrate", uri=f"exec:cat > {shlex.quote(str(machine.place / 'state'))}")
+    machine.qmp.wait("query-migrate", {"completed"})
+    with contextlib.suppress(RuntimeError):
+        machine.qmp("quit")
+    machine.process.wait(60)
