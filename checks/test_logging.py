@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
+from pathlib import PurePosixPath
 
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.views.host import Host
-from pytest_kvmcheck.views.services import daemon_conf, libvirt_conf
+from pytest_kvmcheck.views.services import daemon_conf
 
 #: libvirt's levels: 1 debug, 2 info, 3 warning, 4 error.
 DEBUG, INFO, WARNING = 1, 2, 3
@@ -35,10 +35,11 @@ def test_log_level(host: Host) -> None:
     """No daemon of libvirt logs everything it does.
 
     What it checks
-        No configuration file of a libvirt daemon sets log_level below 3 (warnings).
+        No configuration file of a libvirt daemon in use sets log_level below 3 (warnings).
 
     Why it matters
-        log_level is discouraged since libvirt 4.4.0; at level 1 or 2 it floods the logs, or is silently ignored with journald.
+        log_level is discouraged since libvirt 4.4.0; at level 1 or 2 it floods the logs, or is silently ignored with
+        journald.
 
     How to fix
         now: virt-admin daemon-log-filters --filters '' and virt-admin daemon-log-outputs, where virt-admin can be used
@@ -52,17 +53,21 @@ def test_log_level(host: Host) -> None:
         https://libvirt.org/kbase/debuglogs.html
     """
     with Findings() as findings:
-        for path, settings in sorted(libvirt_conf(host).items()):
-            level = settings.get("log_level")
-            if isinstance(level, int) and level < WARNING:
+        found, missing = daemon_conf(host)
+        findings.unknown(missing)
+        for path, settings in found.items():
+            level = settings.get("log_level", WARNING)
+            if not isinstance(level, int):
+                findings.unknown(EvidenceMissing(Cause.UNPARSABLE, f"{path}: log_level is no number", "libvirt_conf"))
+            elif level < WARNING:
                 findings.fail(f"{host}: log_level = {level} in {path}, expected 3 or more, or no such line.")
-        daemon_conf(host)
 
 
 def _rotated(host: Host) -> list[str]:
-    """Return the patterns of logrotate that name libvirt's logs."""
-    text = host.evidence.text("logrotate_libvirt")
-    return [word.strip("\"'") for line in text.splitlines() for word in line.rstrip("{").split() if word.startswith(("/", '"/'))]
+    """Return the paths and patterns that logrotate names."""
+    lines = host.evidence.text("logrotate_libvirt").splitlines()
+    words = (word.strip("\"'") for line in lines for word in line.replace("{", " ").split())
+    return [word for word in words if word.startswith("/")]
 
 
 @check(
@@ -76,8 +81,9 @@ def test_no_debug_left(host: Host, params: Params) -> None:
     """Debugging is over once the fault is found, and no log fills the disk.
 
     What it checks
-        No configuration file of a libvirt daemon has both a filter of level 1 (or log_level 1) and an output that takes level 1;
-        one of the two is a warning. With strict the same holds for level 2. Each ``file:`` output is covered by logrotate.
+        No configuration file of a libvirt daemon in use has both a filter of level 1 (or log_level 1) and an output
+        that takes level 1; one of the two is a warning. With strict the same holds for level 2. Each ``file:`` output
+        is covered by logrotate.
 
     Why it matters
         Debug logs cost CPU time and disk space, and may hold secrets.
@@ -96,9 +102,15 @@ def test_no_debug_left(host: Host, params: Params) -> None:
     """
     worst = INFO if params.strict else DEBUG
     with Findings() as findings:
-        for path, settings in sorted(libvirt_conf(host).items()):
-            filters = _items(settings.get("log_filters", ""))
-            outputs = _items(settings.get("log_outputs", ""))
+        found, missing = daemon_conf(host)
+        findings.unknown(missing)
+        for path, settings in found.items():
+            try:
+                filters = _items(settings.get("log_filters", ""))
+                outputs = _items(settings.get("log_outputs", ""))
+            except EvidenceMissing as unreadable:
+                findings.unknown(unreadable)
+                continue
             level = settings.get("log_level")
             loud = any(level <= worst for level, _ in filters) or (isinstance(level, int) and level <= worst)
             open_output = any(level <= worst for level, _ in outputs)
@@ -109,6 +121,5 @@ def test_no_debug_left(host: Host, params: Params) -> None:
                 findings.warn(f"{host}: {path} has {what} of level {worst}; nothing comes of it yet.")
             for _, rest in outputs:
                 file = re.fullmatch(r"file:(/.+)", rest)
-                if file and not any(fnmatch.fnmatch(file[1], pattern) for pattern in _rotated(host)):
-                    findings.fail(f"{host}: {file[1]} ({path}) is not rotated by logrotate.")
-        daemon_conf(host)
+                if file and not any(PurePosixPath(file[1]).match(pattern) for pattern in _rotated(host)):
+                    findings.fail(f"{host}: {file[1]} ({path}) is not rotated: no file of logrotate names it.")

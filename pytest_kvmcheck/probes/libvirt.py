@@ -110,8 +110,10 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "logrotate_libvirt",
-        "[ -d /etc/logrotate.d ] || exit 66\ngrep -rhE '^[[:space:]]*/[^[:space:]]*libvirt' /etc/logrotate.d; [ $? -le 1 ]",
-        "which libvirt logs are rotated",
+        "for f in /etc/logrotate.conf /etc/logrotate.d; do [ -e $f ] && set -- \"$@\" $f; done\n"
+        "[ $# -gt 0 ] || exit 66\n"
+        "grep -rhE '^[[:space:]]*[\"]?/' \"$@\"; [ $? -le 1 ]",
+        "which logs are rotated",
     ),
     command(
         "virt_host_validate",

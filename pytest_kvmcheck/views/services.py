@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.hostvalidate import Verdict, parse_validation
@@ -9,6 +11,16 @@ from pytest_kvmcheck.facts.libvirtconf import Value, parse_conf
 from pytest_kvmcheck.facts.systemd import Unit, parse_units
 from pytest_kvmcheck.facts.systemstate import parse_failed, parse_state
 from pytest_kvmcheck.views.host import Host, fact
+
+MONOLITHIC = ("libvirtd.service", "libvirtd.socket")
+MODULAR = ("virtqemud.service", "virtqemud.socket")
+
+#: Which set of daemons a file belongs to; those not named are modular ones.
+_SET_OF = {
+    "/etc/libvirt/libvirtd.conf": "monolithic",
+    "/etc/libvirt/virtlogd.conf": "",
+    "/etc/libvirt/virtlockd.conf": "",
+}
 
 
 @fact
@@ -52,6 +64,19 @@ def managers(host: Host) -> tuple[str, ...]:
     return tuple(names.get(line, line) for line in host.evidence.text("managers").split())
 
 
+def in_use(host: Host, names: Iterable[str]) -> list[str]:
+    """Return those of the units *names* that are enabled or active."""
+    return [name for name in names if unit(host, name).enabled or unit(host, name).active]
+
+
+def stop_timeout_s(host: Host, name: str) -> float:
+    """Return the seconds that systemd gives the unit *name* to stop, ``inf`` for no limit."""
+    seconds = parsing("systemd_units", lambda _: unit(host, name).timeout_stop_s, name)
+    if seconds is None:
+        raise EvidenceMissing(Cause.MISSING, f"systemd does not tell TimeoutStopUSec of {name}", "systemd_units")
+    return seconds
+
+
 @fact
 def libvirt_conf(host: Host) -> dict[str, dict[str, Value]]:
     """Settings of the libvirt daemons by path of the file, of those files that could be read."""
@@ -59,19 +84,34 @@ def libvirt_conf(host: Host) -> dict[str, dict[str, Value]]:
     return {path: parsing("libvirt_conf", parse_conf, files[path]) for path in files}
 
 
-def daemon_conf(host: Host) -> dict[str, dict[str, Value]]:
-    """Return the settings of the daemons in use. What cannot be read of them is :class:`EvidenceMissing`.
+def daemon_conf(host: Host) -> tuple[dict[str, dict[str, Value]], EvidenceMissing | None]:
+    """Return the settings of the daemons in use by path of the file, and what is missing of them.
 
-    The monolithic libvirtd has one file; the modular daemons one each, and virtproxyd's is read where it listens. A daemon
-    whose package is not installed has no file.
+    The monolithic libvirtd has one file, the modular daemons one each; virtlogd and virtlockd belong to both. A daemon
+    that is not installed has no file. While it is not known which are in use, or none is, all files count.
     """
-    modular = unit(host, "virtqemud.service").exists and not unit(host, "libvirtd.service").active
+    missing: EvidenceMissing | None = None
+    try:
+        used = {"monolithic": bool(in_use(host, MONOLITHIC)), "modular": bool(in_use(host, MODULAR))}
+    except EvidenceMissing as exc:
+        used, missing = {}, exc
+    if not any(used.values()):
+        used = {"monolithic": True, "modular": True}
+    found: dict[str, dict[str, Value]] = {}
     files = host.evidence.files("libvirt_conf")
-    main = "/etc/libvirt/virtqemud.conf" if modular else "/etc/libvirt/libvirtd.conf"
-    files.need(main)
-    files.demand_all_readable()
-    wanted = [path for path in files if (path != "/etc/libvirt/libvirtd.conf") or not modular]
-    return {path: settings for path, settings in libvirt_conf(host).items() if path in wanted}
+    for path in sorted({*files, *files.denied}):
+        set_of = _SET_OF.get(path, "modular")
+        if set_of and not used[set_of]:
+            continue
+        try:
+            found[path] = parsing("libvirt_conf", parse_conf, files[path])
+        except EvidenceMissing as exc:
+            missing = missing or exc
+    if not missing and files.partial:
+        missing = EvidenceMissing(Cause.NOT_COLLECTED, "the files may not all have been collected", "libvirt_conf")
+    if not missing and not any(_SET_OF.get(path, "modular") for path in found):
+        missing = EvidenceMissing(Cause.MISSING, "no configuration file of the daemon in use is there", "libvirt_conf")
+    return found, missing
 
 
 @fact
