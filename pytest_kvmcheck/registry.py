@@ -145,6 +145,7 @@ def check(
 
         functools.update_wrapper(test, function)
         del test.__wrapped__  # type: ignore[attr-defined]  # pytest would take its arguments for fixtures
+        test.place_as = function  # type: ignore[attr-defined]  # where pytest says that the test is
         marked = pytest.mark.kvmcheck(id=id, severity=str(entry.severity), area=entry.area)(test)
         marked.kvmcheck = entry
         return marked  # type: ignore[no-any-return]

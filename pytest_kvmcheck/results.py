@@ -60,6 +60,8 @@ class Case:
         """Raise what stands against judging: :class:`EvidenceMissing` or :class:`NotApplicable`."""
         if self.subject.problem:
             raise self.subject.problem.with_traceback(None)
+        if isinstance(host := self.subject.values.get("host"), Host) and host.evidence.failure:
+            raise host.evidence.failure.with_traceback(None)
         if self.check.applies:
             reason = self.check.applies(**self.subject.values, params=self.profile.params(self.check))
             if reason:

@@ -89,15 +89,28 @@ fi
 H={shlex.quote(_HELPERS)}
 if command -v base64 >/dev/null 2>&1; then e() {{ base64; }}; W=base64
 else e() {{ od -An -v -tx1; }}; W=hex; fi
-if ! command -v timeout >/dev/null 2>&1; then t() {{ shift 3; "$@"; }}
-elif timeout -k 1 1 true 2>/dev/null; then t() {{ timeout "$@"; }}
-else t() {{ shift 2; timeout "$@"; }}; fi
+# t -k 2 SECONDS COMMAND: GNU's timeout stops the command and its children; busybox's only the command itself.
+case $(timeout --version 2>/dev/null) in
+*GNU*) t() {{ timeout "$@"; }} ;;
+*) if command -v setsid >/dev/null 2>&1; then
+  t() {{
+    shift 2; n=$1; shift
+    setsid "$@" & j=$!
+    ( exec >/dev/null 2>&1 3>&- 5>&-; sleep $n; kill -9 -$j ) & k=$!
+    wait $j; r=$?; kill $k 2>/dev/null; return $r
+  }}
+  else t() {{ shift 3; "$@"; }}; fi ;;
+esac
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
+# p PROBE SECONDS BYTES SCRIPT: one frame. The script's streams end in pipes of their own below timeout, so that a process that
+# cannot be killed (stuck in the kernel) holds up nothing but itself. Its exit code and errors come back through descriptor 5.
 p() {{
   up; B=$T
   printf '@%s BEGIN %s\n' $N $1
-  R=$({{ {{ {{ t -k 2 $2 sh -c "$H$4" 2>&4; echo "!$N!$?!" >&5; }} | head -c $3 | e >&3
-    }} 4>&1 | head -c {STDERR_BYTES}; }} 5>&1)
+  R=$({{ {{ t -k 2 $2 sh -c "$H{{ {{ {{ ( exec 2>&7 5>&- 6>&- 7>&-
+$4
+  ); echo \\"!\\$N!\\$?!\\" >&5; }} | head -c $3; }} 7>&1 >&6 | head -c {STDERR_BYTES} >&5; }} 6>&1" 3>&-
+    c=$?; [ $c = 0 ] || echo "!$N!$c!" >&5; }} | e >&3; }} 5>&1)
   C=${{R##*!$N!}}; C=${{C%%!*}}; R=${{R%%!$N!*}}${{R##*!$N!$C!}}
   case $R in *[![:space:]]*) R=$(printf %s "$R" | e) ;; *) R= ;; esac
   up

@@ -1,4 +1,4 @@
-"""Columns of pytest-html: check, host, severity and fix. Names of domains are hostile input: everything is escaped."""
+"""Columns of pytest-html: host, id, severity and fix. Names of domains are hostile input: everything is escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pytest
 
 #: Title and what is shown of a result, after the column of pytest-html's own result.
-COLUMNS = (("Verdict", "outcome"), ("Check", "check"), ("Severity", "severity"), ("Host", "host"), ("Subject", "subject"), ("Fix", "fix"))
+COLUMNS = (("Verdict", "outcome"), ("Host", "host"), ("Id", "check"), ("Severity", "severity"), ("Subject", "subject"), ("Fix", "fix"))
 
 
 class HtmlColumns:
