@@ -12,11 +12,13 @@ import re
 
 from pytest_kvmcheck.errors import ParseError
 
-_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)=(?P<value>\"[^\"]*\"|'[^']*'|[^\s#]*)\s*(?:#.*)?")
+_NAME = r"\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)="
+_LINE = re.compile(_NAME + r"""(?P<value>"[^"]*"|'[^']*'|[^\s"']*)\s*(?:#.*)?""")
+_OPEN = re.compile(_NAME + r"""(?:"[^"]*|'[^']*)""")
 
 
 def parse_assignments(text: str) -> dict[str, str]:
-    """Return the assignments; other lines are left out. Raises :class:`ParseError` for a binary text."""
+    """Return the assignments; other lines are left out. Raises :class:`ParseError` for binary texts and open quotes."""
     if "\0" in text:
         raise ParseError("not a text file")
     found = {}
@@ -24,4 +26,6 @@ def parse_assignments(text: str) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match:
             found[match["name"]] = match["value"].strip("\"'")
+        elif _OPEN.fullmatch(line):
+            raise ParseError(f"a quote is left open: {line.strip()[:60]!r}")
     return found
