@@ -54,9 +54,9 @@ FACTS: tuple[Callable[[Any], object], ...] = (
 
 #: The probes that bring these facts.
 PROBES = (
-    "cmdline meminfo ksm thp cpu_lists clocksource dev_kvm libvirt_conf machine_id uname hostname vulnerabilities"
-    " systemd_units packages ip_addr listeners qemu_user"
-).split()
+    *("cmdline", "meminfo", "ksm", "thp", "cpu_lists", "clocksource", "dev_kvm", "libvirt_conf", "machine_id", "uname"),
+    *("hostname", "vulnerabilities", "systemd_units", "packages", "ip_addr", "listeners", "qemu_user"),
+)
 
 
 def plain_testinfra(config: Path) -> float:

@@ -59,7 +59,12 @@ def main() -> None:
         place = Path(name)
         record(place / "bundle")
         out = place / "out.json"
-        args = ("--kvmcheck", f"--hosts=bundle:{place / 'bundle'}", "--kvmcheck-profile=production", f"--kvmcheck-json={out}")
+        args = (
+            "--kvmcheck",
+            f"--hosts=bundle:{place / 'bundle'}",
+            "--kvmcheck-profile=production",
+            f"--kvmcheck-json={out}",
+        )
         run(place, *args)
         verdicts = len(json.loads(out.read_text())["results"])
         (place / "test_empty.py").write_text(

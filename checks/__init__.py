@@ -1,0 +1,1 @@
+"""The shipped checks: one pytest function a check, grouped by area."""

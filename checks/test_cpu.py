@@ -64,9 +64,7 @@ def test_cpu_offers_virtualization(host: Host) -> None:
         return
     if machine.machine in ("aarch64", "riscv64"):
         node = kvm_node(host)
-        assert node and _is_kvm(node), (
-            f"{host}: no device /dev/kvm; on {machine.machine} it is the only sign of virtualization."
-        )
+        assert node and _is_kvm(node), f"{host}: no device /dev/kvm; on {machine.machine} it is the only sign of virtualization."
         return
     if not (machine.x86 or machine.machine == "s390x"):
         raise EvidenceMissing(Cause.UNPARSABLE, f"no rule for the architecture {machine.machine}", "uname")
@@ -274,9 +272,7 @@ def test_nested_paging(host: Host) -> None:
             if value in ("N", "0"):
                 findings.fail(f"{host}: {module} runs with {name}={value}, expected Y.")
             elif value not in ("Y", "1"):
-                seen = (
-                    f"{module} shows no parameter {name}" if value is None else f"{name} of {module} is {value[:20]!r}"
-                )
+                seen = f"{module} shows no parameter {name}" if value is None else f"{name} of {module} is {value[:20]!r}"
                 findings.unknown(EvidenceMissing(Cause.MISSING, seen, "kvm_params"))
             for extra in ("vpid", "unrestricted_guest") if module == "kvm_intel" else ():
                 if kvm_parameter(host, module, extra) in ("N", "0"):

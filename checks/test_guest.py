@@ -18,7 +18,13 @@ def is_a_kvm_guest(guest: Host) -> str | None:
     kind = virtualization(guest)
     if kind in ("kvm", "amazon", "google"):
         return None
-    return "not a virtual machine" if kind == "none" else f"a guest of {kind}, not of KVM" if kind != "qemu" else "an emulated guest (TCG)"
+    return (
+        "not a virtual machine"
+        if kind == "none"
+        else f"a guest of {kind}, not of KVM"
+        if kind != "qemu"
+        else "an emulated guest (TCG)"
+    )
 
 
 @check(

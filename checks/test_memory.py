@@ -11,7 +11,15 @@ from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.facts.numa import NumaNode
 from pytest_kvmcheck.views.domains import Domain, domains, running_domains
 from pytest_kvmcheck.views.host import Host, fact
-from pytest_kvmcheck.views.memory import choice, default_page_bytes, meminfo, node_pools, numa_nodes, pools, requested_pages
+from pytest_kvmcheck.views.memory import (
+    choice,
+    default_page_bytes,
+    meminfo,
+    node_pools,
+    numa_nodes,
+    pools,
+    requested_pages,
+)
 from pytest_kvmcheck.views.placement import size
 
 MIB = 2**20
@@ -196,7 +204,9 @@ def test_pool_is_as_requested(host: Host, params: Params) -> None:
             planned = sum(need.pages for need in huge_page_needs(host) if need.page_bytes == page and not need.running)
             idle = (pool.free - pool.reserved - planned) / pool.total
             if idle > params.max_idle_ratio:
-                findings.warn(f"{host}: {idle:.0%} of {pool.total} {size(page)} pages are idle, {params.max_idle_ratio:.0%} allowed.")
+                findings.warn(
+                    f"{host}: {idle:.0%} of {pool.total} {size(page)} pages are idle, {params.max_idle_ratio:.0%} allowed."
+                )
 
 
 @condition
@@ -344,7 +354,7 @@ def test_locked_memory_is_bounded(host: Host, domain: Domain, params: Params) ->
             locked = _locked_bytes(host)
             if locked > total - reserve:
                 findings.fail(
-                    f"{domain}: locked domains may take {locked // MIB} MiB of {total // MIB} MiB, less than {reserve // MIB} MiB stay."
+                    f"{domain}: locked domains may take {locked // MIB} of {total // MIB} MiB; {reserve // MIB} MiB have to stay."
                 )
 
 
@@ -353,5 +363,3 @@ def _locked_bytes(host: Host) -> int:
     """What all running locked domains may take."""
     definitions = [domain.live for domain in running_domains(host)]
     return sum(xml.hard_limit_bytes or xml.memory_bytes for xml in definitions if xml.locked)
-
-

@@ -165,9 +165,7 @@ def test_numatune_nodes_exist(host: Host, domain: Domain) -> None:
     xml = domain.saved
     with_memory = {node.id for node in numa_nodes(host) if node.has_memory} or {0}
     wrong = ((xml.numatune_nodeset or frozenset()) | xml.memnode_nodesets) - with_memory
-    assert not wrong, (
-        f"{domain}: numatune names node {format_cpulist(wrong)}; nodes with memory are {format_cpulist(with_memory)}."
-    )
+    assert not wrong, f"{domain}: numatune names node {format_cpulist(wrong)}; nodes with memory are {format_cpulist(with_memory)}."
 
 
 @check(
@@ -206,5 +204,7 @@ def test_wide_guests_have_cells(host: Host, domain: Domain, params: Params) -> N
     if xml.vcpus > cpus:
         wide.append(f"{xml.vcpus} vCPUs on nodes of at most {cpus} CPUs")
     if xml.memory_bytes > memory * params.wide_mem_pct / 100:
-        wide.append(f"{xml.memory_bytes // MIB} MiB on nodes of at most {memory // MIB} MiB ({params.wide_mem_pct} % of which may be used)")
+        wide.append(
+            f"{xml.memory_bytes // MIB} MiB on nodes of at most {memory // MIB} MiB ({params.wide_mem_pct} % of which may be used)"
+        )
     assert not wide or len(xml.cells) >= 2, f"{domain}: {' and '.join(wide)}, and no guest NUMA cells."

@@ -102,7 +102,7 @@ def several_nodes(host: Host) -> str | None:
     applies=all_of(several_nodes, vcpus_are_pinned),
 )
 def test_pins_stay_in_one_node(host: Host, domain: Domain) -> None:
-    """vCPUs that share memory run on the node where it is.
+    """VCPUs that share memory run on the node where it is.
 
     What it checks
         All vCPU pins lie in one host node; or, for a guest with NUMA cells, the pins of each cell do, in the node that memnode

@@ -31,7 +31,11 @@ def _listen_conf(host: Host) -> dict[str, Value]:
         path = f"/etc/libvirt/{name}.conf"
         if path in conf and (unit(host, f"{name}.socket").active or unit(host, f"{name}.service").active):
             return conf[path]
-    found = {key: value for path in ("/etc/libvirt/libvirtd.conf", "/etc/libvirt/virtproxyd.conf") for key, value in conf.get(path, {}).items()}
+    found = {
+        key: value
+        for path in ("/etc/libvirt/libvirtd.conf", "/etc/libvirt/virtproxyd.conf")
+        for key, value in conf.get(path, {}).items()
+    }
     if not any(path in conf for path in ("/etc/libvirt/libvirtd.conf", "/etc/libvirt/virtproxyd.conf")):
         raise EvidenceMissing(Cause.MISSING, "neither libvirtd.conf nor virtproxyd.conf is there", "libvirt_conf")
     return found
@@ -163,7 +167,7 @@ def test_consoles_are_protected(host: Host, domain: Domain) -> None:
     xml = domain.live if running else domain.saved
     with Findings() as findings:
         for item in xml.graphics:
-            if item.type in LOCAL or all(kind in ("socket", "none") for kind, _ in item.listens) and item.listens:
+            if item.type in LOCAL or (all(kind in ("socket", "none") for kind, _ in item.listens) and item.listens):
                 continue
             if running and item.port is None and item.tls_port is None:
                 continue
@@ -216,5 +220,3 @@ def _spice_problem(process: QemuProcess) -> str:
         if options.get("disable-ticketing", "off") in ("on", "yes", "true"):
             return "without tickets"
     return ""
-
-

@@ -26,9 +26,7 @@ from pytest_kvmcheck.views.services import (
 )
 
 #: How virsh says that the account may not ask. That is not the daemon's fault.
-_DENIED = re.compile(
-    r"Permission denied|authentication (?:unavailable|failed)|access denied|not permitted", re.IGNORECASE
-)
+_DENIED = re.compile(r"Permission denied|authentication (?:unavailable|failed)|access denied|not permitted", re.IGNORECASE)
 
 
 @check(
@@ -72,9 +70,7 @@ def test_libvirt_answers(host: Host) -> None:
             if missing.cause is Cause.TIMEOUT:
                 findings.fail(f"{host}: libvirt did not answer within the time that virsh was given (30 s).")
             elif missing.cause is Cause.MISSING and not any(unit(host, name).exists for name in known):
-                findings.fail(
-                    f"{host}: libvirt is not installed: no virsh, and systemd knows no libvirtd or virtqemud."
-                )
+                findings.fail(f"{host}: libvirt is not installed: no virsh, and systemd knows no libvirtd or virtqemud.")
                 return
             elif missing.blocked_by and _DENIED.search(said):
                 findings.unknown(EvidenceMissing(Cause.NOT_PERMITTED, f"virsh: {said[:200]}", "virsh"))
@@ -291,9 +287,7 @@ def _judge_start(host: Host, params: Params, settings: _GuestSettings, findings:
     guests, least = len(running_domains(host)), params.start_delay
     if settings["ON_BOOT"] == "start" and guests > params.stagger_over:
         delay = settings.number("START_DELAY")
-        findings.fail_if(
-            delay < least, f"{host}: START_DELAY={delay} with {guests} guests, expected {least} s or more."
-        )
+        findings.fail_if(delay < least, f"{host}: START_DELAY={delay} with {guests} guests, expected {least} s or more.")
 
 
 def _judge_time(host: Host, params: Params, settings: _GuestSettings, findings: Findings) -> None:
@@ -316,13 +310,8 @@ def _judge_time(host: Host, params: Params, settings: _GuestSettings, findings: 
         findings.fail(f"{host}: shutting down takes up to {worst} s, at most {params.max_total_s} s are allowed.")
     limit = stop_timeout_s(host, "libvirt-guests.service")
     if worst > limit:
-        findings.fail(
-            f"{host}: shutting down takes up to {worst} s, but systemd stops libvirt-guests after {limit:.0f} s."
-        )
-    note(
-        f"up to {worst} s for {guests} guests, "
-        + ("no limit" if limit == math.inf else f"systemd allows {limit:.0f} s")
-    )
+        findings.fail(f"{host}: shutting down takes up to {worst} s, but systemd stops libvirt-guests after {limit:.0f} s.")
+    note(f"up to {worst} s for {guests} guests, " + ("no limit" if limit == math.inf else f"systemd allows {limit:.0f} s"))
 
 
 @condition
@@ -412,9 +401,7 @@ def test_no_failed_unit(host: Host, params: Params) -> None:
         elif count is not None and count > len(listed):
             seen = f"systemd counts {count} failed units, but lists {len(listed)}"
             findings.unknown(EvidenceMissing(Cause.FAILED, seen, "systemd_failed"))
-        findings.warn_if(
-            state in ("starting", "initializing"), f"{host}: the system is still {state}: a job is queued."
-        )
+        findings.warn_if(state in ("starting", "initializing"), f"{host}: the system is still {state}: a job is queued.")
         if state == "unknown":
             seen = "systemd does not know the state of the system"
             findings.unknown(EvidenceMissing(Cause.FAILED, seen, "systemd_state"))

@@ -10,7 +10,14 @@ from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.multipath import MultipathMap
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.services import unit
-from pytest_kvmcheck.views.storage import daemon_answers, dm_maps, kernel_paths, multipath_maps, multipath_maps_later, wwids
+from pytest_kvmcheck.views.storage import (
+    daemon_answers,
+    dm_maps,
+    kernel_paths,
+    multipath_maps,
+    multipath_maps_later,
+    wwids,
+)
 
 
 @condition
@@ -60,7 +67,6 @@ def test_multipathd_runs(host: Host) -> None:
             bare = [disk for disk in disks if disk not in below]
             if len(disks) > 1 and bare:
                 findings.fail(f"{host}: {', '.join(bare)} (WWID {wwid}, {len(disks)} paths) not in a multipath map.")
-
 
 
 @check(

@@ -106,11 +106,14 @@ def test_clock_offset(host: Host, params: Params) -> None:
     elif not chrony and (ntp := ntp_variables(host)) and ntp.synchronized:
         offset, delay, dispersion = ntp.offset_s, ntp.root_delay_s, ntp.root_dispersion_s
     else:
-        raise EvidenceMissing(Cause.BLOCKED, "no chrony or ntpd tells an offset of a synchronised clock", "chrony_tracking", SYNC_CHECK)
+        raise EvidenceMissing(
+            Cause.BLOCKED, "no chrony or ntpd tells an offset of a synchronised clock", "chrony_tracking", SYNC_CHECK
+        )
     offset_ms, error_ms = 1000 * abs(offset), 1000 * (delay / 2 + dispersion + abs(offset))
     with Findings() as findings:
         findings.fail_if(
-            offset_ms > params.max_offset_ms, f"{host}: the clock is {offset_ms:.3g} ms off, at most {params.max_offset_ms:g} ms allowed."
+            offset_ms > params.max_offset_ms,
+            f"{host}: the clock is {offset_ms:.3g} ms off, at most {params.max_offset_ms:g} ms allowed.",
         )
         findings.fail_if(
             error_ms > params.max_error_ms,
@@ -120,7 +123,13 @@ def test_clock_offset(host: Host, params: Params) -> None:
 
 
 #: The clock source that each architecture should use.
-BY_ARCHITECTURE = {"aarch64": "arch_sys_counter", "s390x": "tod", "ppc64": "timebase", "ppc64le": "timebase", "riscv64": "riscv_clocksource"}
+BY_ARCHITECTURE = {
+    "aarch64": "arch_sys_counter",
+    "s390x": "tod",
+    "ppc64": "timebase",
+    "ppc64le": "timebase",
+    "riscv64": "riscv_clocksource",
+}
 
 
 @check(

@@ -60,7 +60,7 @@ def test_disk_bus(domain: Domain, disk: Disk) -> None:
         controller = domain.saved.controller("scsi", disk.controller)
         model = controller.model if controller else ""
         assert model in VIRTIO_SCSI or (model == "ibmvscsi" and domain.saved.machine.startswith("pseries")), (
-            f"{domain}: disk {disk.target} is on a SCSI controller of model {model or 'lsilogic (none given)'}, expected virtio-scsi."
+            f"{domain}: disk {disk.target} is on a SCSI controller, model {model or 'lsilogic (none given)'}, expected virtio-scsi."
         )
         return
     raise AssertionError(f"{domain}: disk {disk.target} is on bus {disk.bus or '(none)'}, expected virtio or scsi on virtio-scsi.")
@@ -100,7 +100,14 @@ def test_nic_model(domain: Domain, nic: Nic) -> None:
 
 def _same_family(guest: str, host: str) -> bool:
     """Whether the host's CPU can run the guest's code: 32-bit x86 counts as x86_64."""
-    names = {"i686": "x86_64", "i386": "x86_64", "i586": "x86_64", "ppc64le": "ppc64", "armv7l": "aarch64", "armv8l": "aarch64"}
+    names = {
+        "i686": "x86_64",
+        "i386": "x86_64",
+        "i586": "x86_64",
+        "ppc64le": "ppc64",
+        "armv7l": "aarch64",
+        "armv8l": "aarch64",
+    }
     return names.get(guest, guest) == names.get(host, host)
 
 
@@ -146,5 +153,3 @@ def test_domain_is_accelerated(host: Host, domain: Domain, params: Params) -> No
             accelerator = process_of(domain).accelerator
             if accelerator != "kvm":
                 findings.fail(f"{domain}: its QEMU runs with accelerator {accelerator or 'tcg (none given)'}, expected kvm.")
-
-

@@ -8,19 +8,19 @@ import os
 import secrets
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_kvmcheck import __version__, catalog, profiles
 from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.probes import PROBES, Probe, probes_for
-from pytest_kvmcheck.registry import Severity
+from pytest_kvmcheck.registry import Check, Severity
 from pytest_kvmcheck.yamlfile import did_you_mean
 
 USAGE_ERROR = 4
 
 
-def _profiles(checks: dict[str, catalog.Check]) -> list[profiles.Profile]:
+def _profiles(checks: Mapping[str, Check]) -> list[profiles.Profile]:
     return [profiles.load(name, checks) for name in profiles.shipped_profiles()]
 
 
@@ -198,9 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--check", metavar="ID", help="only what one check reads")
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON")
-    form.add_argument("--sudoers", metavar="USER", nargs="?", const="kvmcheck", help="as sudoers rules for USER (default: kvmcheck)")
+    form.add_argument(
+        "--sudoers", metavar="USER", nargs="?", const="kvmcheck", help="as sudoers rules for USER (default: kvmcheck)"
+    )
 
-    sub = command("collect-script", _collect_script, "print the script that gathers evidence, for hosts that cannot be reached from here", """\
+    sub = command("collect-script", _collect_script, "print the gathering script, for hosts that cannot be reached from here", """\
         Have it run there by hand, Ansible or Salt, bring its output back as a file, and judge that:
           kvmcheck collect-script > collect.sh
           sh collect.sh > kvm01.reply          # on the host, as root if possible

@@ -61,5 +61,5 @@ class NotApplicable(Exception):  # noqa: N818 - an answer as well
     """The check has nothing to judge on this subject; the text says why."""
 
 
-class CheckWarning(AssertionError):
+class CheckWarning(AssertionError):  # noqa: N818 - an answer as well
     """A finding that deserves attention but does not fail the run."""

@@ -54,21 +54,21 @@ def load(path: Path) -> list[Target]:
     targets = []
     for section, role in (("hosts", "host"), ("guests", "guest")):
         for name, entry in getattr(inventory, section).items():
-            entry = entry or Entry()
-            spec = entry.target or f"ssh://{name}"
+            told = entry or Entry()
+            spec = told.target or f"ssh://{name}"
             try:
                 check_spec(spec, "target")
             except KvmcheckError as exc:
                 raise source.error(str(exc), (section, name, "target")) from None
-            tags = {**inventory.domains, **entry.domains}
+            tags = {**inventory.domains, **told.domains}
             targets.append(
                 Target(
                     name,
                     spec,
                     role,
-                    entry.cluster,
-                    entry.profile,
-                    entry.sudo,
+                    told.cluster,
+                    told.profile,
+                    told.sudo,
                     tuple((pattern, frozenset(map(str, names))) for pattern, names in tags.items()),
                 )
             )

@@ -70,7 +70,12 @@ def utc_now() -> str:
 
 
 def make(
-    settings: Settings, hosts: str | None, connection: Connection, *, sudo: bool = False, own_checks: Sequence[Path] = ()
+    settings: Settings,
+    hosts: str | None,
+    connection: Connection,
+    *,
+    sudo: bool = False,
+    own_checks: Sequence[Path] = (),
 ) -> Plan:
     """Return the plan. Raises :class:`KvmcheckError` for whatever is wrong with it.
 
@@ -142,11 +147,11 @@ def _demand_writable(path: Path | None) -> None:
         raise KvmcheckError(f"{path} cannot be written: no permission in {place}")
 
 
-def _targets(
-    specs: Sequence[str] | None, entries: list[Target], profile: Profile, connection: Connection
-) -> list[Target]:
+def _targets(specs: Sequence[str] | None, entries: list[Target], profile: Profile, connection: Connection) -> list[Target]:
     if specs is None:
-        return entries or [Target(name_of("local://"), "local://", profile.role, "" if profile.role == "guest" else IMPLICIT_CLUSTER)]
+        return entries or [
+            Target(name_of("local://"), "local://", profile.role, "" if profile.role == "guest" else IMPLICIT_CLUSTER)
+        ]
     found = []
     for spec in _expanded(specs, connection):
         known = [entry for entry in entries if spec in (entry.name, entry.spec)]
@@ -170,7 +175,7 @@ def _expanded(specs: Sequence[str], connection: Connection) -> list[str]:
 
         try:
             names = AnsibleBackend.get_hosts(spec.removeprefix("ansible://"), ansible_inventory=connection.ansible_inventory)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever ansible's inventory raises is a mistake in it
             raise KvmcheckError(f"--hosts: {spec}: {str(exc).splitlines()[0][:200]}") from None
         if not names:
             raise KvmcheckError(f"--hosts: {spec}: the ansible inventory names no such host")

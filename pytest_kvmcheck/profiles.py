@@ -122,8 +122,8 @@ def load(reference: str, checks: Mapping[str, Check] | None) -> Profile:
             raise source.error(str(exc), ("extends",)) from None
     settings: dict[str, Setting] = {}
     for _, source, parsed in reversed(chain):
-        for check_id, entry in parsed.checks.items():
-            entry = entry or Entry()  # type: ignore[call-arg]
+        for check_id, given in parsed.checks.items():
+            entry = given or Entry.model_validate({})
             if checks is not None:
                 _validate(source, check_id, entry, checks)
             before = settings.get(check_id, Setting())
@@ -177,5 +177,3 @@ def _validate_type(source: YamlFile, key: tuple[str, ...], value: Any, default: 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of profile files, for editors."""
     return ProfileFile.model_json_schema()
-
-

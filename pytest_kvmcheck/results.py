@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shlex
 import string
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ class Case:
                 raise NotApplicable(reason)
 
 
-def judge(case: Case, raised: BaseException | None, seen: Mapping[str, Collection[str]]) -> Result:
+def judge(case: Case, raised: BaseException | None, seen: Mapping[str, set[str]]) -> Result:
     """Return the result of *case*, in which the check ended with *raised* after it had read *seen* (host -> probes)."""
     setting = case.profile.setting(case.check.id)
     notes = take_notes()
@@ -140,7 +140,7 @@ def fix(case: Case) -> str:
     return "\n".join(printable(line) for line in text.splitlines())
 
 
-def _evidence(case: Case, seen: Mapping[str, Collection[str]]) -> list[dict[str, str]]:
+def _evidence(case: Case, seen: Mapping[str, set[str]]) -> list[dict[str, str]]:
     return [
         {"host": host.name, "probe": probe, "sha256": host.evidence.records[probe].sha256}
         for host in case.hosts
@@ -162,4 +162,3 @@ def _waiver(waiver: Waiver) -> dict[str, str]:
 def sort_key(result: Mapping[str, Any]) -> tuple[str, str, str]:
     """Order of results in every report: host, subject, check."""
     return (result["host"], result["subject"], result["check"])
-

@@ -50,7 +50,11 @@ class Session:
             hosts = f"bundle:{config.workerinput[_WORKER_BUNDLE]}"  # type: ignore[attr-defined]
             wanted = replace(wanted, record=None, json=None)
         self.plan = plan.make(
-            wanted, hosts, self._connection(wanted), sudo=bool(getattr(config.option, "sudo", False)), own_checks=own_checks
+            wanted,
+            hosts,
+            self._connection(wanted),
+            sudo=bool(getattr(config.option, "sudo", False)),
+            own_checks=own_checks,
         )
 
     def close(self) -> None:
@@ -135,7 +139,10 @@ class Session:
                 matching = [waiver for waiver in waivers if waiver.matches(check.id, subject.id)]
                 cases.append(Case(check, subject, profile, matching, self.plan.at))
         metafunc.parametrize(
-            "_kvm_subject", cases or [None], ids=[case.subject.id for case in cases] or ["not-in-profile"], indirect=True
+            "_kvm_subject",
+            cases or [None],
+            ids=[case.subject.id for case in cases] or ["not-in-profile"],
+            indirect=True,
         )
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -167,8 +174,9 @@ class Session:
         case = _case(item)
         if case is None or call.when == "teardown" or (call.when == "setup" and call.excinfo is None):
             return report
-        result = judge(case, call.excinfo.value if call.excinfo else None, item.stash.get(SEEN, {}))
-        report.kvmcheck = result
+        seen = item.stash.get(SEEN, None)
+        result = judge(case, call.excinfo.value if call.excinfo else None, seen or {})
+        report.kvmcheck = result  # type: ignore[attr-defined]  # xdist carries it over as it is
         _shape(report, result, item)
         if self.config.getini("junit_family") == "xunit1" and self.config.getoption("xmlpath", None):
             keys = ("check", "severity", "host", "subject", "outcome")
@@ -238,4 +246,3 @@ def _shape(report: pytest.TestReport, result: Result, item: pytest.Item) -> None
             report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {result['message']}")
         case Outcome.PASS:
             pass
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_kvmcheck.errors import EvidenceMissing, NotApplicable
@@ -128,7 +128,14 @@ def _of_host(scope: str, host: Host) -> list[Subject]:
     if scope in ("host", "guest"):
         return found
     return [
-        Subject(item.host, item.id, item.values, item.problem, frozenset(probes) if item.problem else frozenset(), item.profile)
+        Subject(
+            item.host,
+            item.id,
+            item.values,
+            item.problem,
+            frozenset(probes) if item.problem else frozenset(),
+            item.profile,
+        )
         for item in found
     ]
 
@@ -160,9 +167,5 @@ def _distinct(subjects: list[Subject]) -> list[Subject]:
     result = []
     for subject in subjects:
         count = seen[subject.id] = seen.get(subject.id, 0) + 1
-        if count > 1:
-            subject = Subject(
-                subject.host, f"{subject.id}#{count}", subject.values, subject.problem, subject.probes, subject.profile
-            )
-        result.append(subject)
+        result.append(subject if count == 1 else replace(subject, id=f"{subject.id}#{count}"))
     return result

@@ -14,7 +14,19 @@ from pytest_kvmcheck.errors import KvmcheckError
 RECORDED = ("bundle", "sosreport", "reply")
 
 #: Connections of testinfra that we let through. paramiko would accept unknown SSH host keys, winrm reaches no Linux.
-CONNECTIONS = ("local", "ssh", "safe-ssh", "docker", "podman", "ansible", "salt", "kubectl", "openshift", "lxc", "chroot")
+CONNECTIONS = (
+    "local",
+    "ssh",
+    "safe-ssh",
+    "docker",
+    "podman",
+    "ansible",
+    "salt",
+    "kubectl",
+    "openshift",
+    "lxc",
+    "chroot",
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +87,7 @@ def check_spec(spec: str, where: str = "--hosts") -> None:
         raise KvmcheckError(f"{where}: {spec!r} is not a host; write ssh://kvm01, local://, bundle:DIR or sosreport:PATH")
     if re.search(r"//[^/]*:[^/]*@", spec):
         raise KvmcheckError(
-            f"{where}: {hide_password(spec)}: a password in a host spec ends up in process lists;"
-            " use a key or ~/.ssh/config"
+            f"{where}: {hide_password(spec)}: a password in a host spec ends up in process lists; use a key or ~/.ssh/config"
         )
     scheme, colon, rest = spec.partition(":")
     if not colon:
@@ -88,9 +99,7 @@ def check_spec(spec: str, where: str = "--hosts") -> None:
             raise KvmcheckError(f"{where}: {spec}: there is no file or directory {rest}")
         return
     if scheme == "paramiko":
-        raise KvmcheckError(
-            f"{where}: {spec}: paramiko accepts unknown SSH host keys; use ssh:// instead of paramiko://"
-        )
+        raise KvmcheckError(f"{where}: {spec}: paramiko accepts unknown SSH host keys; use ssh:// instead of paramiko://")
     if scheme not in CONNECTIONS or not rest.startswith("//"):
         known = ", ".join([*(f"{name}://" for name in CONNECTIONS), *(f"{name}:PATH" for name in RECORDED), "libvirt+URI"])
         raise KvmcheckError(f"{where}: {spec}: unknown kind of target; known are {known}")

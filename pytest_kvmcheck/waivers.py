@@ -106,5 +106,3 @@ def _moment(value: dt.datetime | dt.date) -> dt.datetime:
             return _moment(value.date())
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
     return dt.datetime.combine(value, dt.time(0), dt.UTC) + dt.timedelta(days=1)
-
-

@@ -69,7 +69,7 @@ class YamlFile:
         if not isinstance(node, yaml.ScalarNode):
             raise ConfigError("a key has to be a plain word", self.shown, node.start_mark.line + 1)
         try:
-            return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+            return yaml.SafeLoader("").construct_object(node)
         except ValueError as exc:
             raise ConfigError(f"{node.value!r}: {exc}", self.shown, node.start_mark.line + 1) from None
 
@@ -108,7 +108,7 @@ class YamlFile:
         if first["type"] != "value_error" and isinstance(given, (str, int, float, bool)):
             message += f", given: {given!r}"
             if isinstance(given, bool):
-                message += ' (YAML reads a bare yes, no, on or off as true or false: write it in quotes)'
+                message += " (YAML reads a bare yes, no, on or off as true or false: write it in quotes)"
         return self.error(message, path)
 
 
@@ -120,7 +120,7 @@ def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]
 
     current: Any = model
     for part in loc:
-        field = current.model_fields.get(part) if isinstance(current, type) and issubclass(current, BaseModel) else None
+        field = current.model_fields.get(str(part)) if isinstance(current, type) and issubclass(current, BaseModel) else None
         candidates = [field.annotation] if field else [current]
         while candidates:
             candidate = candidates.pop()

@@ -1,22 +1,22 @@
 """Case files: raw evidence of one host (or of a cluster), and the verdict that one check must give on it.
 
-    # tests/cases/<CHECK-ID>/<scenario>.<outcome>.yaml
-    subject: web/vda              # below the host; leave out for the host itself and for clusters
-    message: part of the message  # optional
-    params: {max: 3}              # optional: parameters, as a profile would set them
-    severity: high, level: warn   # optional, likewise
-    role: guest                   # optional
-    tags: {"web*": [critical]}    # optional: tags as an inventory would set them
-    optional: [ntpd_variables]    # probes that this pass can do without
-    evidence:
-      uname: "Linux 6.1.0 x86_64"                     # standard output
-      ksm: {files: {/sys/kernel/mm/ksm/run: "1"}}     # files, as `grep -H ^` prints them
-      chrony_tracking: {rc: 127, stderr: "sh: chronyc: not found"}   # how it ended; the cause follows as it does live
-      virsh: {cause: timed out}                       # or the cause itself
-    domains:                      # optional: libvirt's answers for these domains (virsh:*, domain:*)
-      - {xml: "<domain>...", running: true, autostart: true, persistent: true, snapshots: "...", live: "<domain>..."}
-    hosts: {a: {evidence: ..., domains: ...}, b: ...}  # instead of evidence: a cluster
-    flip: {probe: ksm, from: "run:1", to: "run:0", outcome: na}    # change the decisive value: the verdict must change
+# tests/cases/<CHECK-ID>/<scenario>.<outcome>.yaml
+subject: web/vda              # below the host; leave out for the host itself and for clusters
+message: part of the message  # optional
+params: {max: 3}              # optional: parameters, as a profile would set them
+severity: high, level: warn   # optional, likewise
+role: guest                   # optional
+tags: {"web*": [critical]}    # optional: tags as an inventory would set them
+optional: [ntpd_variables]    # probes that this pass can do without
+evidence:
+  uname: "Linux 6.1.0 x86_64"                     # standard output
+  ksm: {files: {/sys/kernel/mm/ksm/run: "1"}}     # files, as `grep -H ^` prints them
+  chrony_tracking: {rc: 127, stderr: "sh: chronyc: not found"}   # how it ended; the cause follows as it does live
+  virsh: {cause: timed out}                       # or the cause itself
+domains:                      # optional: libvirt's answers for these domains (virsh:*, domain:*)
+  - {xml: "<domain>...", running: true, autostart: true, persistent: true, snapshots: "...", live: "<domain>..."}
+hosts: {a: {evidence: ..., domains: ...}, b: ...}  # instead of evidence: a cluster
+flip: {probe: ksm, from: "run:1", to: "run:0", outcome: na}    # change the decisive value: the verdict must change
 """
 
 from __future__ import annotations

@@ -100,9 +100,7 @@ def test_no_case_is_without_its_check() -> None:
     assert {case.check for case in CASES} <= set(CHECKS)
 
 
-def test_no_pass_survives_the_loss_of_its_evidence(
-    verdicts: dict[str, dict[str, Any]], tmp_path: Path, run: Judge
-) -> None:
+def test_no_pass_survives_the_loss_of_its_evidence(verdicts: dict[str, dict[str, Any]], tmp_path: Path, run: Judge) -> None:
     """Take away, one at a time, each answer that a passing case read: unless named optional, the verdict is no pass."""
     lossy: dict[str, tuple[CaseFile, str]] = {}
     for case in CASES:

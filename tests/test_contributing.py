@@ -38,7 +38,11 @@ def test_the_check_and_its_case(pytester: pytest.Pytester) -> None:
         target = Target("kvm01", "ssh://kvm01")
         bundle.write(place, bundle.Manifest("t", at, at, (target,)), [casefile.evidence("kvm01", variant.data)])
         pytester.runpytest_subprocess(
-            "--kvmcheck", f"--hosts=bundle:{place}", "--kvmcheck-profile=site.yaml", f"--kvmcheck-json=out{number}.json", "test_template.py"
+            "--kvmcheck",
+            f"--hosts=bundle:{place}",
+            "--kvmcheck-profile=site.yaml",
+            f"--kvmcheck-json=out{number}.json",
+            "test_template.py",
         )
         results = json.loads(pytester.path.joinpath(f"out{number}.json").read_text())["results"]
         outcomes.append([(result["check"], result["outcome"]) for result in results])

@@ -23,7 +23,9 @@ def test_own_fixtures(host, domain, disk):
 
 def lines(result: pytest.RunResult) -> list[str]:
     """The output without what differs between any two runs."""
-    return [line.split(" in ")[0] for line in result.outlines if not line.startswith(("plugins:", "rootdir:", "platform", "metadata:"))]
+    return [
+        line.split(" in ")[0] for line in result.outlines if not line.startswith(("plugins:", "rootdir:", "platform", "metadata:"))
+    ]
 
 
 @pytest.mark.parametrize("options", [(), ("--strict-markers", "-W", "error"), ("-v",)])

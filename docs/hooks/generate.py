@@ -30,8 +30,8 @@ def _options() -> str:
         for name, metavar, text in VALUES
     )
     return (
-        "# Options\n\nAn option wins over the environment, and that over the ini file; the header of a run says where the profile came "
-        "from.\n\n| option | environment | ini key | meaning |\n|---|---|---|---|\n"
+        "# Options\n\nAn option wins over the environment, and that over the ini file; the header of a run says where the profile "
+        "came from.\n\n| option | environment | ini key | meaning |\n|---|---|---|---|\n"
         "| `--kvmcheck` | `KVMCHECK` | `kvmcheck` | run checks |\n"
         f"{rows}\n| | `KVMCHECK_HOST_TIMEOUT` | `kvmcheck_host_timeout` | seconds after which a host is given up (180) |\n\n"
         "Of testinfra: `--hosts`, `--ssh-config`, `--ssh-identity-file`, `--ssh-extra-args`, `--sudo`, `--ansible-inventory`.\n"

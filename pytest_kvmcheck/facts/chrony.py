@@ -39,14 +39,14 @@ class Tracking:
 def parse_tracking(text: str) -> Tracking:
     """Return the tracking data. Raises :class:`ParseError`, for chronyc's own messages too."""
     fields = text.strip().split(",")
-    if len(fields) != 14 or "\n" in text.strip() or not text.isprintable() and "\0" in text:
+    if len(fields) != 14 or "\n" in text.strip() or (not text.isprintable() and "\0" in text):
         raise ParseError(f"not the CSV of chronyc tracking: {text.strip()[:60]!r}")
     try:
-        numbers = [float(fields[index]) for index in (3, 4, 10, 11)]
+        reference, offset, delay, dispersion = (float(fields[index]) for index in (3, 4, 10, 11))
         stratum = int(fields[2])
         int(fields[0] or "0", 16)
     except ValueError:
         raise ParseError(f"not the CSV of chronyc tracking: {text.strip()[:60]!r}") from None
-    if not all(math.isfinite(number) for number in numbers):
+    if not all(math.isfinite(number) for number in (reference, offset, delay, dispersion)):
         raise ParseError("chronyc tracking holds a number that is none")
-    return Tracking(fields[0], fields[1], stratum, *numbers, fields[13])
+    return Tracking(fields[0], fields[1], stratum, reference, offset, delay, dispersion, fields[13])

@@ -14,7 +14,7 @@ that we do not control: defusedxml refuses entities and DTDs.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET  # noqa: S405 - only for its types; defusedxml does the parsing
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -239,7 +239,10 @@ def parse_domain(text: str) -> DomainXml:
     backing = root.find("memoryBacking")
     numatune = root.find("numatune/memory")
     memnodes = {
-        _int(node.get("cellid"), "memnode/@cellid"): (_cpuset(node, "nodeset") or frozenset(), node.get("mode", "strict"))
+        _int(node.get("cellid"), "memnode/@cellid"): (
+            _cpuset(node, "nodeset") or frozenset(),
+            node.get("mode", "strict"),
+        )
         for node in root.findall("numatune/memnode")
     }
     vcpu = root.find("vcpu")
@@ -257,8 +260,7 @@ def parse_domain(text: str) -> DomainXml:
         vcpu_cpuset=_cpuset(vcpu),
         vcpu_placement=vcpu.get("placement", "") if vcpu is not None else "",
         vcpupins={
-            _int(pin.get("vcpu"), "vcpupin/@vcpu"): parse_cpulist(pin.get("cpuset", ""))
-            for pin in root.findall("cputune/vcpupin")
+            _int(pin.get("vcpu"), "vcpupin/@vcpu"): parse_cpulist(pin.get("cpuset", "")) for pin in root.findall("cputune/vcpupin")
         },
         emulatorpin=_cpuset(root.find("cputune/emulatorpin")),
         iothreadpins={

@@ -54,7 +54,11 @@ def _pools(files: Mapping[str, str]) -> dict[tuple[int, int], Pool]:
         if not {"nr", "free"} <= set(values):
             raise ParseError(f"hugepages-{key[1] // 1024}kB lacks nr_hugepages or free_hugepages")
         pools[key] = Pool(
-            values["nr"], values["free"], values.get("resv", 0), values.get("surplus", 0), values.get("nr_overcommit", 0)
+            values["nr"],
+            values["free"],
+            values.get("resv", 0),
+            values.get("surplus", 0),
+            values.get("nr_overcommit", 0),
         )
     return pools
 

@@ -41,9 +41,7 @@ def parse_conf(text: str) -> dict[str, Value]:
     rest = _REST.match(text, place)
     if rest and rest.end() != len(text):
         line = text.count("\n", 0, rest.end()) + 1
-        raise ParseError(
-            f"line {line} is no setting of libvirt: {text[rest.end() : rest.end() + 60].splitlines()[0]!r}"
-        )
+        raise ParseError(f"line {line} is no setting of libvirt: {text[rest.end() : rest.end() + 60].splitlines()[0]!r}")
     return settings
 
 

@@ -9,8 +9,8 @@ Lookup(rc=0, addresses=('192.0.2.7',), names=('kvm01.example',))
 ('kvm01.example', 'kvm01')
 >>> parse_hosts("127.0.0.1 localhost # me\\n192.0.2.7 kvm01.example kvm01\\n")["kvm01"]
 ('192.0.2.7',)
->>> sorted(parse_addresses('[{"ifname":"lo","addr_info":[{"local":"127.0.0.1"}]},{"ifname":"br0","addr_info":[{"local":"192.0.2.7"}]}]'))
-['127.0.0.1', '192.0.2.7']
+>>> sorted(parse_addresses('[{"ifname": "br0", "addr_info": [{"local": "192.0.2.7"}, {"local": "2001:db8::7"}]}]'))
+['192.0.2.7', '2001:db8::7']
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ Source: https://www.qemu.org/docs/master/system/invocation.html. libvirt gives o
 
 >>> qemu = parse_process("12", "/usr/bin/qemu-system-x86_64\\n-uuid\\n6d1a6e8a-0000-4000-8000-000000000001\\n-accel\\nkvm\\n"
 ...                      '-object\\n{"qom-type":"tls-creds-x509","id":"vnc-tls-creds0","verify-peer":true}\\n')
->>> qemu.uuid, qemu.values("-accel"), qemu.objects("tls-creds-x509")
-('6d1a6e8a-0000-4000-8000-000000000001', ['kvm'], {'vnc-tls-creds0': {'qom-type': 'tls-creds-x509', 'id': 'vnc-tls-creds0', 'verify-peer': 'on'}})
+>>> qemu.uuid, qemu.values("-accel"), qemu.objects("tls-creds-x509")["vnc-tls-creds0"]["verify-peer"]
+('6d1a6e8a-0000-4000-8000-000000000001', ['kvm'], 'on')
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class QemuProcess:
 
     def values(self, option: str) -> list[str]:
         """Return the arguments after each *option*."""
-        return [value for name, value in zip(self.args, self.args[1:], strict=False) if name == option]
+        return [value for name, value in itertools.pairwise(self.args) if name == option]
 
     def objects(self, kind: str) -> dict[str, dict[str, str]]:
         """Return the ``-object`` of type *kind* by id. Raises :class:`ParseError` for JSON that is none."""
@@ -77,7 +78,7 @@ def parse_process(pid: str, text: str) -> QemuProcess:
     args = tuple(text.splitlines())
     if not pid.isdigit() or not args:
         raise ParseError(f"process {pid[:20]} has no command line")
-    uuids = [value for name, value in zip(args, args[1:], strict=False) if name == "-uuid"]
+    uuids = [value for name, value in itertools.pairwise(args) if name == "-uuid"]
     if not uuids:
         raise ParseError(f"process {pid} is no guest of libvirt: {args[0][:60]!r}")
     return QemuProcess(int(pid), uuids[0].lower(), args)

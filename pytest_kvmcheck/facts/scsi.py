@@ -5,7 +5,8 @@ map whose uuid starts with ``mpath-`` is a multipath map.
 
 >>> parse_wwids({"/sys/block/sda/device/wwid": "naa.6001\\n", "/sys/block/sdb/device/wwid": "naa.6001\\n"})
 {'naa.6001': ('sda', 'sdb')}
->>> parse_dm_maps({"/sys/block/dm-0/dm/name": "mpatha\\n", "/sys/block/dm-0/dm/uuid": "mpath-36001\\n"}, "/sys/block/dm-0/slaves/sda\\n")
+>>> files = {"/sys/block/dm-0/dm/name": "mpatha\\n", "/sys/block/dm-0/dm/uuid": "mpath-36001\\n"}
+>>> parse_dm_maps(files, "/sys/block/dm-0/slaves/sda\\n")
 (DmMap(device='dm-0', name='mpatha', uuid='mpath-36001', slaves=('sda',)),)
 """
 

@@ -24,9 +24,7 @@ _SSH_CAUSES = (
 )
 
 
-def gather(
-    target: Target, connection: Connection, *, sudo: bool = False, probes: Sequence[Probe] | None = None
-) -> Evidence:
+def gather(target: Target, connection: Connection, *, sudo: bool = False, probes: Sequence[Probe] | None = None) -> Evidence:
     """Return the evidence of *target*: what *probes* ask, by default all that its role has.
 
     A host that cannot be reached gives evidence in which everything is unknown.

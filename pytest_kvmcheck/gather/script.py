@@ -63,7 +63,7 @@ def _probe_line(probe: Probe) -> str:
         return f"SUDO= {line}"
     if probe.root is Root.MAY:
         return f"SUDO=$S {line}"
-    return f"if [ $U = 0 ] || [ \"$S\" ]; then SUDO=$S {line}; else n {probe.id}; fi"
+    return f'if [ $U = 0 ] || [ "$S" ]; then SUDO=$S {line}; else n {probe.id}; fi'
 
 
 def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False) -> str:

@@ -89,7 +89,7 @@ def run(target: Target, command: str, connection: Connection) -> Answer:
                 answers.append(replace(answers[-1], stdout=result.stdout_bytes, stderr=result.stderr_bytes, rc=result.rc))
     except EvidenceMissing:
         raise
-    except Exception as exc:  # noqa: BLE001 - whatever a backend raises, this host is unreachable and the others go on
+    except Exception as exc:
         text = str(exc).strip() or type(exc).__name__
         raise EvidenceMissing(Cause.UNREACHABLE, text.splitlines()[0][:300]) from exc
     if not answers:

@@ -12,13 +12,11 @@ from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root, command, files,
 _VIRSH = "virsh -r -c qemu:///system"
 
 #: The daemons' configuration files by name: /etc/libvirt may be closed to all but root, where globs do not expand.
-_DAEMON_CONF = " ".join(
-    f"/etc/libvirt/{name}.conf"
-    for name in (
-        "libvirtd virtqemud virtproxyd virtlogd virtlockd virtnetworkd virtstoraged virtnodedevd virtinterfaced"
-        " virtnwfilterd virtsecretd"
-    ).split()
+_DAEMONS = (
+    *("libvirtd", "virtqemud", "virtproxyd", "virtlogd", "virtlockd", "virtnetworkd"),
+    *("virtstoraged", "virtnodedevd", "virtinterfaced", "virtnwfilterd", "virtsecretd"),
 )
+_DAEMON_CONF = " ".join(f"/etc/libvirt/{name}.conf" for name in _DAEMONS)
 
 LIBVIRT: tuple[Probe, ...] = (
     shell(
@@ -74,7 +72,7 @@ LIBVIRT: tuple[Probe, ...] = (
         '  [ -e "$f" ] || continue\n'
         '  read -r p <"$f" || [ "$p" ] || continue\n'
         "  echo @@$N $p\n"
-        '  l=$($SUDO ls -l /proc/$p/fd 2>/dev/null) && echo fds $(printf \'%s\\n\' "$l" | grep -c vhost-net)\n'
+        "  l=$($SUDO ls -l /proc/$p/fd 2>/dev/null) && echo fds $(printf '%s\\n' \"$l\" | grep -c vhost-net)\n"
         "  echo threads $(grep -l '^vhost-' /proc/[0-9]*/comm /proc/$p/task/*/comm 2>/dev/null |"
         ' while read -r c; do read -r n <"$c"; [ "$n" = "vhost-$p" ] && echo; done | wc -l)\n'
         "done; exit 0",
@@ -103,16 +101,16 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "libvirt_guests_script",
-        "for f in /usr/libexec/libvirt-guests.sh /usr/lib/libvirt/libvirt-guests.sh; do [ -e $f ] && set -- \"$@\" $f; done\n"
+        'for f in /usr/libexec/libvirt-guests.sh /usr/lib/libvirt/libvirt-guests.sh; do [ -e $f ] && set -- "$@" $f; done\n'
         "[ $# -gt 0 ] || exit 66\n"
         "grep -hE '^(URIS|ON_BOOT|ON_SHUTDOWN|START_DELAY|PARALLEL_SHUTDOWN|SHUTDOWN_TIMEOUT|SYNC_TIME)=' \"$@\"",
         "defaults of libvirt-guests",
     ),
     shell(
         "logrotate_libvirt",
-        "for f in /etc/logrotate.conf /etc/logrotate.d; do [ -e $f ] && set -- \"$@\" $f; done\n"
+        'for f in /etc/logrotate.conf /etc/logrotate.d; do [ -e $f ] && set -- "$@" $f; done\n'
         "[ $# -gt 0 ] || exit 66\n"
-        "grep -rhE '^[[:space:]]*[\"]?/' \"$@\"; [ $? -le 1 ]",
+        'grep -rhE \'^[[:space:]]*["]?/\' "$@"; [ $? -le 1 ]',
         "which logs are rotated",
     ),
     command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 #: Output of a probe beyond this is cut, and the answer marked truncated.
 MAX_BYTES = 2**20
@@ -50,32 +51,32 @@ class Probe:
 EVERYWHERE = frozenset({"host", "guest"})
 
 
-def file(id: str, path: str, purpose: str, **options: object) -> Probe:  # noqa: A002 - the field's own name
+def file(id: str, path: str, purpose: str, **options: Any) -> Probe:  # noqa: A002 - the field's own name
     """One file, read as it is."""
     return Probe(id, purpose, f"f {shlex.quote(path)}", paths=(path,), one_file=True, **_rooted("cat", (path,), options))
 
 
-def files(id: str, paths: str, purpose: str, **options: object) -> Probe:  # noqa: A002
+def files(id: str, paths: str, purpose: str, **options: Any) -> Probe:  # noqa: A002
     """Several files or globs (parted by blanks), read as ``path:line``."""
     split = tuple(paths.split())
     return Probe(id, purpose, f"g {' '.join(split)}", paths=split, **_rooted("grep -H ^", split, options))
 
 
-def command(id: str, argv: str, purpose: str, **options: object) -> Probe:  # noqa: A002
+def command(id: str, argv: str, purpose: str, **options: Any) -> Probe:  # noqa: A002
     """One command."""
     root = options.get("root", Root.NO)
     if root is not Root.NO:
         options.setdefault("sudo", (argv,))
     prefix = "$SUDO " if root is not Root.NO else ""
-    return Probe(id, purpose, prefix + argv, **options)  # type: ignore[arg-type]
+    return Probe(id, purpose, prefix + argv, **options)
 
 
-def shell(id: str, script: str, purpose: str, **options: object) -> Probe:  # noqa: A002
+def shell(id: str, script: str, purpose: str, **options: Any) -> Probe:  # noqa: A002
     """A few lines of POSIX sh, for what no single command can say."""
-    return Probe(id, purpose, script.strip(), **options)  # type: ignore[arg-type]
+    return Probe(id, purpose, script.strip(), **options)
 
 
-def _rooted(reader: str, paths: tuple[str, ...], options: dict[str, object]) -> dict[str, object]:
+def _rooted(reader: str, paths: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
     """Add the sudo commands of a file probe. Globs cannot be expanded below a directory that only root may read."""
     if options.get("root", Root.NO) is not Root.NO:
         if any(char in path for path in paths for char in "*?["):

@@ -39,7 +39,7 @@ NETWORK: tuple[Probe, ...] = (
         "  rpm -qa --qf '%{NAME} %{VERSION}-%{RELEASE}\\n' 'qemu-kvm*' 'libvirt-daemon*' 'edk2*' 'seabios*'\n"
         "elif command -v dpkg-query >/dev/null; then\n"
         "  dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n' 'qemu-system*' 'libvirt-daemon*' ovmf seabios"
-        " 2>/dev/null | while read -r s p v; do [ \"$s\" = ii ] && echo $p $v; done\n"
+        ' 2>/dev/null | while read -r s p v; do [ "$s" = ii ] && echo $p $v; done\n'
         "else echo 'neither rpm nor dpkg-query' >&2; exit 127; fi; exit 0",
         "installed versions of QEMU, libvirt and guest firmware",
         timeout_s=30,

@@ -16,8 +16,7 @@ SYSTEM: tuple[Probe, ...] = (
     # systemctl is asked about every daemon before anything touches a socket that would start one.
     command(
         "systemd_units",
-        "systemctl show --no-pager"
-        " -p Id,Names,LoadState,ActiveState,SubState,UnitFileState,TimeoutStopUSec,Listen " + _UNITS,
+        "systemctl show --no-pager -p Id,Names,LoadState,ActiveState,SubState,UnitFileState,TimeoutStopUSec,Listen " + _UNITS,
         "state of the units that matter to a KVM host",
     ),
     command(
@@ -54,9 +53,7 @@ SYSTEM: tuple[Probe, ...] = (
     files("vulnerabilities", "/sys/devices/system/cpu/vulnerabilities/*", "CPU vulnerabilities and mitigations"),
     file("cmdline", "/proc/cmdline", "kernel command line", roles=EVERYWHERE),
     files("cpu_lists", "/sys/devices/system/cpu/online /sys/devices/system/cpu/present", "CPUs online and present"),
-    files(
-        "cpu_siblings", "/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list", "threads that share a core"
-    ),
+    files("cpu_siblings", "/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list", "threads that share a core"),
     files(
         "numa",
         "/sys/devices/system/node/online /sys/devices/system/node/has_memory /sys/devices/system/node/has_cpu"
@@ -115,9 +112,7 @@ SYSTEM: tuple[Probe, ...] = (
         roles=EVERYWHERE,
     ),
     # chronyc prints its own errors on standard output, so the exit code decides.
-    command(
-        "chrony_tracking", "chronyc -n -c tracking", "chrony: reference, offset and error of the clock"
-    ),
+    command("chrony_tracking", "chronyc -n -c tracking", "chrony: reference, offset and error of the clock"),
     command("ntpd_variables", "ntpq -c rv", "ntpd: reference, offset and error of the clock"),
     command(
         "timesyncd_stamp",

@@ -44,7 +44,10 @@ def _value(value: object) -> str:
 
 def as_text(check: Check, profiles: Iterable[Profile]) -> str:
     """Return what ``kvmcheck explain`` prints."""
-    lines = [f"{check.id}  {check.title}", f"severity {check.severity}, one verdict per {check.scope.replace('_', ' ')}, since {check.since}"]
+    lines = [
+        f"{check.id}  {check.title}",
+        f"severity {check.severity}, one verdict per {check.scope.replace('_', ' ')}, since {check.since}",
+    ]
     for heading in HEADINGS:
         text = check.sections.get(heading)
         if text:
@@ -55,14 +58,20 @@ def as_text(check: Check, profiles: Iterable[Profile]) -> str:
             rows = in_profiles(check, profiles)
             lines += ["", "Profiles" + ("" if rows else ": none of the shipped ones runs it")]
             lines += [
-                f"    {name:<22} {severity:<9}{f'{level} ' if level else ''}{params}".rstrip() for name, severity, level, params in rows
+                f"    {name:<22} {severity:<9}{f'{level} ' if level else ''}{params}".rstrip()
+                for name, severity, level, params in rows
             ]
     return "\n".join(lines) + "\n"
 
 
 def as_markdown(check: Check, profiles: Iterable[Profile]) -> str:
     """Return the section of *check* in the catalogue pages."""
-    lines = [f"## {check.id}: {check.title}", "", f"Severity {check.severity}; one verdict per {check.scope.replace('_', ' ')}; since {check.since}.", ""]
+    lines = [
+        f"## {check.id}: {check.title}",
+        "",
+        f"Severity {check.severity}; one verdict per {check.scope.replace('_', ' ')}; since {check.since}.",
+        "",
+    ]
     for heading in HEADINGS:
         text = check.sections.get(heading)
         if not text:
@@ -88,7 +97,14 @@ def catalogue_pages(checks: Mapping[str, Check], profiles: list[Profile]) -> dic
     areas: dict[str, list[Check]] = {}
     for check in checks.values():
         areas.setdefault(check.area, []).append(check)
-    index = ["# Catalogue", "", f"{len(checks)} checks, generated from the registry.", "", "| check | good state | severity |", "|---|---|---|"]
+    index = [
+        "# Catalogue",
+        "",
+        f"{len(checks)} checks, generated from the registry.",
+        "",
+        "| check | good state | severity |",
+        "|---|---|---|",
+    ]
     pages = {}
     for area, found in sorted(areas.items()):
         for check in found:

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     import pytest
 
 #: Title and what is shown of a result, after the column of pytest-html's own result.
-COLUMNS = (("Verdict", "outcome"), ("Host", "host"), ("Id", "check"), ("Severity", "severity"), ("Subject", "subject"), ("Fix", "fix"))
+COLUMNS = (
+    ("Verdict", "outcome"),
+    ("Host", "host"),
+    ("Id", "check"),
+    ("Severity", "severity"),
+    ("Subject", "subject"),
+    ("Fix", "fix"),
+)
 
 
 class HtmlColumns:

@@ -107,7 +107,7 @@ def schema() -> dict[str, Any]:
         required = [name for name in properties if name not in optional]
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
-    waiver = {name: text for name in ("reason", "owner", "approver", "until", "ticket")}
+    waiver = dict.fromkeys(("reason", "owner", "approver", "until", "ticket"), text)
     result = record(
         {
             "check": {"type": "string", "pattern": "^KVM-[A-Z]{2,4}-[0-9]{3}$"},
@@ -146,7 +146,7 @@ def schema() -> dict[str, Any]:
                 "profiles": {"type": "object", "additionalProperties": text},
                 "hosts": {
                     "type": "array",
-                    "items": record({**{name: text for name in names}, "reached": {"type": "boolean"}}),
+                    "items": record({**dict.fromkeys(names, text), "reached": {"type": "boolean"}}),
                 },
                 "waivers": {
                     "type": "array",

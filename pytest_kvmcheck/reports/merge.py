@@ -24,10 +24,10 @@ def merge_reports(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     reports = [json_report.read(path) for path in paths]
     first = reports[0]
     for path, report in zip(paths, reports, strict=True):
-        for key in _SAME:
-            if report.get(key) != first.get(key):
+        for name in _SAME:
+            if report.get(name) != first.get(name):
                 raise KvmcheckError(
-                    f"{path}: its {key} is {report.get(key)}, that of {paths[0]} is {first.get(key)}: not parts of one run"
+                    f"{path}: its {name} is {report.get(name)}, that of {paths[0]} is {first.get(name)}: not parts of one run"
                 )
         for name, digest in report["profiles"].items():
             if first["profiles"].get(name, digest) != digest:
@@ -74,6 +74,6 @@ def merge_junit(paths: Sequence[Path], output: Path) -> int:
         except (OSError, JUnitXmlError, ParseError, SyntaxError) as exc:
             raise KvmcheckError(f"{path}: not a JUnit file: {exc}") from None
         merged += found
-    merged.update_statistics()
+    merged.update_statistics()  # type: ignore[no-untyped-call]
     merged.write(str(output), pretty=True)
     return int(merged.tests or 0)

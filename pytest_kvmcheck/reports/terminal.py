@@ -36,7 +36,11 @@ def header(plan: Plan) -> list[str]:
     who = [plural(roles[role], role) for role in ("host", "guest") if roles[role]]
     if len(plan.targets) > 1 and groups:
         who.append(plural(len(groups), "cluster"))
-    parts = [f"kvmcheck {__version__}", f"profile {plan.profile.name} ({source}), {plural(enabled, 'check')}", ", ".join(who)]
+    parts = [
+        f"kvmcheck {__version__}",
+        f"profile {plan.profile.name} ({source}), {plural(enabled, 'check')}",
+        ", ".join(who),
+    ]
     if plan.settings.waivers:
         at = plan.at if plan.started_at else None
         expired = sum(waiver.expired(at) for waiver in plan.waivers) if at else 0
@@ -234,5 +238,3 @@ def _table(reporter: pytest.TerminalReporter, results: Sequence[Result]) -> None
         worst = min((Severity(result["severity"]) for result in failed), key=lambda found: found.rank, default="")
         row = f"{printable(host):<{longest}}" + "".join(f"{totals[outcome]:>9}" for outcome in columns)
         reporter.write_line(f"{row}   {worst}".rstrip())
-
-

@@ -161,5 +161,3 @@ def domains(host: Host) -> tuple[Domain, ...]:
 def running_domains(host: Host) -> list[Domain]:
     """Return the domains that run."""
     return [domain for domain in domains(host) if domain.running]
-
-

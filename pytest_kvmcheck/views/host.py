@@ -20,9 +20,7 @@ class Host:
 
     target: Target
     evidence: Evidence
-    _facts: dict[Callable[..., Any], tuple[Any, EvidenceMissing | None, frozenset[str]]] = field(
-        default_factory=dict, repr=False
-    )
+    _facts: dict[Callable[..., Any], tuple[Any, EvidenceMissing | None, frozenset[str]]] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

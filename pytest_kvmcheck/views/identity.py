@@ -53,7 +53,7 @@ def nvme_nqn(host: Host) -> set[str]:
 
 
 def iscsi_iqn(host: Host) -> set[str]:
-    """iSCSI initiator names."""
+    """ISCSI initiator names."""
     return _from_files(host, "iscsi_initiator", r"^\s*InitiatorName\s*=\s*(\S+)")
 
 

@@ -13,7 +13,7 @@ from pytest_kvmcheck.gather import bundle
 from pytest_kvmcheck.targets import Target
 
 AT = "2026-06-01T12:00:00+00:00"
-NASTY = "../../etc/x\n\"><script>"
+NASTY = '../../etc/x\n"><script>'
 
 
 @pytest.fixture
@@ -23,7 +23,11 @@ def sealed(tmp_path: Path) -> Path:
         "uname": Record("uname", "Linux\r\n\x00é\\xff", 0, "warn", None, 0.25),
         f"domain:{NASTY}/saved": Record(f"domain:{NASTY}/saved", "<domain/>", 1, "", Cause.TRUNCATED),
     }
-    targets = (Target("a", "ssh://a", tags=(("db*", frozenset({"critical"})),)), Target(NASTY, "ssh://b"), Target("c", "ssh://c"))
+    targets = (
+        Target("a", "ssh://a", tags=(("db*", frozenset({"critical"})),)),
+        Target(NASTY, "ssh://b"),
+        Target("c", "ssh://c"),
+    )
     evidence = [
         Evidence("a", records),
         Evidence(NASTY, records),

@@ -64,7 +64,9 @@ def test_exactly_enough_is_whole(shell: list[str]) -> None:
 
 
 def test_a_flood_of_errors_is_bounded(shell: list[str]) -> None:
-    record = ask(Probe("x", "", "i=0; while [ $i -lt 20000 ]; do echo problem $i >&2; i=$((i+1)); done; echo done"), shell=shell)["x"]
+    record = ask(Probe("x", "", "i=0; while [ $i -lt 20000 ]; do echo problem $i >&2; i=$((i+1)); done; echo done"), shell=shell)[
+        "x"
+    ]
     assert len(record.stderr) <= 2048
 
 
@@ -157,12 +159,24 @@ def test_probes_do_not_write_start_or_open_what_they_must_not() -> None:
     """A list of known traps; the review of a new probe is still a person's."""
     for probe in PROBES.values():
         assert "/dev/kvm" not in probe.script or probe.script.startswith("stat ")
-        for word in ("iscsiadm", "modprobe", "iptables", "nft ", "apt ", "apt-get", "rm ", "mv ", "tee ", "touch ", "systemctl start"):
+        for word in (
+            "iscsiadm",
+            "modprobe",
+            "iptables",
+            "nft ",
+            "apt ",
+            "apt-get",
+            "rm ",
+            "mv ",
+            "tee ",
+            "touch ",
+            "systemctl start",
+        ):
             assert word not in probe.script, f"{probe.id}: {word}"
         if "multipathd show" in probe.script:
             assert "is-active multipathd" in probe.when
         if "virsh" in probe.script and "list" in probe.script:
             assert "virsh -r -c qemu:///system" in probe.script
-        assert ">" not in probe.script.replace("2>&1", "").replace(">/dev/null", "").replace("2>/dev/null", "").replace(">&2", "").replace(
-            "2> /dev/null", ""
-        ), f"{probe.id} writes somewhere"
+        assert ">" not in probe.script.replace("2>&1", "").replace(">/dev/null", "").replace("2>/dev/null", "").replace(
+            ">&2", ""
+        ).replace("2> /dev/null", ""), f"{probe.id} writes somewhere"

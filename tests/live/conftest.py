@@ -53,12 +53,27 @@ class Kvmcheck:
 
     def __call__(self, *args: str, env: dict[str, str] | None = None, timeout: float = 300) -> Run:
         out = self.place / f"out{time.monotonic_ns()}.json"
-        command = [sys.executable, "-m", "pytest", "--kvmcheck", "-p", "no:cacheprovider", f"--kvmcheck-json={out}", *args]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--kvmcheck",
+            "-p",
+            "no:cacheprovider",
+            f"--kvmcheck-json={out}",
+            *args,
+        ]
         keep = {key: value for key, value in os.environ.items() if not key.startswith(("KVMCHECK", "PYTEST"))}
         keep |= {"XDG_STATE_HOME": str(self.place / "state")}
         begin = time.monotonic()
         done = subprocess.run(
-            command, cwd=self.place, capture_output=True, text=True, timeout=timeout, env=keep | (env or {}), check=False
+            command,
+            cwd=self.place,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=keep | (env or {}),
+            check=False,
         )
         seconds = time.monotonic() - begin
         report = json.loads(out.read_text()) if out.exists() else None

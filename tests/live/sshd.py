@@ -127,5 +127,3 @@ def fakes(place: Path, **scripts: str) -> Path:
 def with_path(directory: Path) -> str:
     """A login in which *directory* comes first on the PATH."""
     return f'PATH={directory}:$PATH exec sh -c "$SSH_ORIGINAL_COMMAND"'
-
-

@@ -40,7 +40,10 @@ BANNER = r"printf 'Welcome!\n@0123456789abcdef HELLO 1 base64 uid=0 sudo=off\n@0
         ("csh", 'exec csh -f -c "$SSH_ORIGINAL_COMMAND"'),
         ("busybox", 'exec busybox sh -c "$SSH_ORIGINAL_COMMAND"'),
         ("bash", 'exec bash -c "$SSH_ORIGINAL_COMMAND"'),
-        ("german", 'LANG=de_DE.UTF-8 LC_ALL=de_DE.UTF-8 LANGUAGE=de LC_NUMERIC=de_DE.UTF-8 exec sh -c "$SSH_ORIGINAL_COMMAND"'),
+        (
+            "german",
+            'LANG=de_DE.UTF-8 LC_ALL=de_DE.UTF-8 LANGUAGE=de LC_NUMERIC=de_DE.UTF-8 exec sh -c "$SSH_ORIGINAL_COMMAND"',
+        ),
         ("restricted-path", 'PATH=/usr/bin:/bin exec sh -c "$SSH_ORIGINAL_COMMAND"'),
     ],
 )
@@ -64,7 +67,23 @@ def test_a_target_with_little_more_than_a_shell(farm: Farm, kvmcheck: Kvmcheck, 
     place.mkdir()
     busybox = shutil.which("busybox")
     assert busybox
-    for name in ("sh", "cat", "grep", "head", "base64", "timeout", "id", "uname", "stat", "sort", "date", "env", "true", "ls", "wc"):
+    for name in (
+        "sh",
+        "cat",
+        "grep",
+        "head",
+        "base64",
+        "timeout",
+        "id",
+        "uname",
+        "stat",
+        "sort",
+        "date",
+        "env",
+        "true",
+        "ls",
+        "wc",
+    ):
         (place / name).symlink_to(busybox)
     farm.host("tiny", login=f'export PATH={place}; exec sh -c "$(echo "$SSH_ORIGINAL_COMMAND")"')
     run = judge(kvmcheck, farm, "tiny")
@@ -85,7 +104,10 @@ def test_no_base64_and_no_timeout_command(farm: Farm, kvmcheck: Kvmcheck, tmp_pa
             if found.name not in ("base64", "timeout") and not link.exists():
                 link.symlink_to(found)
     farm.host("old", login=f'export PATH={place}; unset BASH_ENV; exec {place}/sh -c "$(echo "$SSH_ORIGINAL_COMMAND")"')
-    farm.host("old-hex", login=f"PATH={place}; export PATH; exec chroot-less 2>/dev/null || exec sh -c \"$SSH_ORIGINAL_COMMAND\"")
+    farm.host(
+        "old-hex",
+        login=f'PATH={place}; export PATH; exec chroot-less 2>/dev/null || exec sh -c "$SSH_ORIGINAL_COMMAND"',
+    )
     run = judge(kvmcheck, farm, "old")
     assert run.host("old")["reached"]
 
@@ -177,7 +199,15 @@ def assert_weaker(found: dict[tuple[str, str], str], plain: dict[tuple[str, str]
         assert not (outcome == "na" and plain.get(key, "na") != "na"), key
 
 
-HOSTILE = ['"><script>alert(1)</script>', "../../etc/x", "-rf", "it's \"quoted\" `id` $(id)", "two\nlines", "x" * 200, "naïve ☃"]
+HOSTILE = [
+    '"><script>alert(1)</script>',
+    "../../etc/x",
+    "-rf",
+    'it\'s "quoted" `id` $(id)',
+    "two\nlines",
+    "x" * 200,
+    "naïve ☃",
+]
 
 
 def escaped(name: str) -> str:
@@ -189,7 +219,8 @@ def hostile_virsh(names: list[str], xml: str = "") -> str:
     uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(names))]
     listing = "\n".join(uuids)
     documents = [
-        xml or f"<domain type='qemu'><name>{escaped(name)}</name><uuid>{uuid}</uuid><memory>1024</memory><vcpu>1</vcpu>"
+        xml
+        or f"<domain type='qemu'><name>{escaped(name)}</name><uuid>{uuid}</uuid><memory>1024</memory><vcpu>1</vcpu>"
         f"<os><type arch='x86_64' machine='pc'>hvm</type></os><devices><disk type='file' device='disk'>"
         f"<source file='/{escaped(name)}'/><target dev='sda' bus='ide'/></disk></devices></domain>"
         for name, uuid in zip(names, uuids, strict=True)
@@ -215,7 +246,13 @@ def test_hostile_domain_names_stay_data(farm: Farm, kvmcheck: Kvmcheck, faked: s
     fakes(tmp_path / "fakes", virsh=hostile_virsh(HOSTILE))
     html, junit, evidence = tmp_path / "r.html", tmp_path / "j.xml", tmp_path / "evidence"
     run = judge(
-        kvmcheck, farm, faked, f"--html={html}", "--self-contained-html", f"--junitxml={junit}", f"--kvmcheck-record={evidence}"
+        kvmcheck,
+        farm,
+        faked,
+        f"--html={html}",
+        "--self-contained-html",
+        f"--junitxml={junit}",
+        f"--kvmcheck-record={evidence}",
     )
     disks = [result for result in run.results if result["check"] == "KVM-VIO-001"]
     assert len(disks) == len(HOSTILE), [result["subject"] for result in disks]
