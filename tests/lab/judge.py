@@ -76,9 +76,7 @@ def check(machine: Machine, profile: str = "production", *options: str, user: st
         "hosts": {"kvm01": {"target": f"ssh://{user}@kvm01"}},
         "domains": {"web01": ["critical"], "db01": ["critical", "database"]},
     }
-    return kvmcheck(
-        machine.place / "run", machine.ssh_config, inventory, f"--kvmcheck-profile={profile}", *options, **more
-    )
+    return kvmcheck(machine.place / "run", machine.ssh_config, inventory, f"--kvmcheck-profile={profile}", *options, **more)
 
 
 def healthy(profile: str) -> dict[tuple[str, str], str]:
@@ -114,3 +112,11 @@ def turned(results: Results, before: Mapping[tuple[str, str], str]) -> dict[str,
         if (check_id, subject) not in results and check_id not in unlisted
     }
     return dict(sorted(found.items()))
+
+
+def fits(found: str | None, expected: str | None) -> bool:
+    """Whether *found*, a value of :func:`turned`, is as *expected*: the outcome, and after a colon words it must contain."""
+    if found is None or expected is None:
+        return found is expected
+    outcome, _, words = expected.partition(": ")
+    return found.partition(":")[0] == outcome and words in found

@@ -36,7 +36,7 @@ def _stop_all() -> None:
         machine.stop()
 
 
-class Unreachable(RuntimeError):
+class UnreachableError(RuntimeError):
     """A machine did not answer in time, or a command on it failed."""
 
 
@@ -48,13 +48,25 @@ class Machine:
     place: Path
     cpu: str = CPU
     memory: Path | None = None
+    name: str = "kvm01"
     process: subprocess.Popen[bytes] = field(init=False)
     qmp: Qmp = field(init=False)
 
     def start(self, disk: Path, lun: Path, *, incoming: bool = False) -> None:
         """Start QEMU on overlays over *disk* and *lun*. *incoming*: it waits for the frozen state of a template."""
         for name, backing in (("disk", disk), ("lun", lun)):
-            overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", backing, self.place / f"{name}.qcow2"]
+            overlay = [
+                "qemu-img",
+                "create",
+                "-q",
+                "-f",
+                "qcow2",
+                "-F",
+                "qcow2",
+                "-b",
+                backing,
+                self.place / f"{name}.qcow2",
+            ]
             subprocess.run(overlay, check=True)
         with (self.place / "qemu.log").open("wb") as log:
             # QEMU dies with us even when we are killed.
@@ -68,11 +80,11 @@ class Machine:
                 break
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > end:
-                    raise Unreachable(f"QEMU did not start: {(self.place / 'qemu.log').read_text()}") from None
+                    raise UnreachableError(f"QEMU did not start: {(self.place / 'qemu.log').read_text()}") from None
                 time.sleep(0.02)
         port = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", self.qmp.monitor("info usernet"))
         if not port:
-            raise Unreachable("QEMU forwards no port")
+            raise UnreachableError("QEMU forwards no port")
         self._write_ssh_config(int(port[1]))
 
     def _arguments(self, incoming: bool) -> list[str]:
@@ -112,44 +124,42 @@ class Machine:
         kind, key = self.image.host_key.read_text().split()[:2]
         (self.place / "known_hosts").write_text(f"kvm01,guest01 {kind} {key}\n")
         self.ssh_config.write_text(
-            f"Host kvm01\n HostName 127.0.0.1\n Port {port}\n HostKeyAlias kvm01\n"
+            f"Host {self.name}\n HostName 127.0.0.1\n Port {port}\n HostKeyAlias kvm01\n"
             " Host guest01\n HostName 192.168.77.21\n HostKeyAlias guest01\n"
-            f" ProxyCommand ssh -F {self.ssh_config} -W %h:%p kvm01\n"
-            f"Host *\n User root\n IdentityFile {self.image.key}\n IdentitiesOnly yes\n BatchMode yes\n LogLevel ERROR\n"
-            f" UserKnownHostsFile {self.place}/known_hosts\n StrictHostKeyChecking yes\n"
+            f" ProxyCommand ssh -F {self.ssh_config} -W %h:%p {self.name}\n"
+            f"Host {self.name} guest01\n User root\n IdentityFile {self.image.key}\n IdentitiesOnly yes\n BatchMode yes\n"
+            f" LogLevel ERROR\n UserKnownHostsFile {self.place}/known_hosts\n StrictHostKeyChecking yes\n"
         )
 
     @property
     def ssh_config(self) -> Path:
-        """The ssh configuration that reaches this machine as ``kvm01``, and its guest as ``guest01``."""
+        """The ssh configuration that reaches this machine by its name, and its guest as ``guest01``."""
         return self.place / "ssh_config"
 
-    def run(self, script: str, *, timeout_s: float = 60, host: str = "kvm01") -> str:
-        """Run *script* by sh as root and return what it printed. Raises :class:`Unreachable` when it fails."""
+    def run(self, script: str, *, timeout_s: float = 60, host: str = "") -> str:
+        """Run *script* by sh as root and return what it printed. Raises :class:`UnreachableError` when it fails."""
         shared = f"-o ControlMaster=auto -o ControlPath={self.place}/control-%n -o ControlPersist=30 -o ConnectTimeout=5"
-        command = ["ssh", "-F", self.ssh_config, *shared.split(), host, f"set -e\n{script}"]
+        command = ["ssh", "-F", self.ssh_config, *shared.split(), host or self.name, f"set -e\n{script}"]
         try:
             # The connection that is kept for later commands must not hold our pipes.
             with tempfile.TemporaryFile() as errors:
-                done = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, timeout=timeout_s
-                )
+                done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, timeout=timeout_s)
                 errors.seek(0)
                 said = errors.read().decode(errors="replace")
         except subprocess.TimeoutExpired:
-            raise Unreachable(f"no answer within {timeout_s:.0f} s: {script}") from None
+            raise UnreachableError(f"no answer within {timeout_s:.0f} s: {script}") from None
         if done.returncode:
-            raise Unreachable(f"exit code {done.returncode}: {script}: {said[-1000:]}")
+            raise UnreachableError(f"exit code {done.returncode}: {script}: {said[-1000:]}")
         return done.stdout.decode(errors="replace")
 
-    def wait_for_ssh(self, timeout_s: float, *, host: str = "kvm01") -> None:
+    def wait_for_ssh(self, timeout_s: float, *, host: str = "") -> None:
         """Wait until a login works."""
         end = time.monotonic() + timeout_s
         while True:
             try:
                 self.run("true", timeout_s=20, host=host)
                 return
-            except Unreachable:
+            except UnreachableError:
                 if self.process.poll() is not None or time.monotonic() > end:
                     raise
                 time.sleep(0.1)
@@ -191,10 +201,10 @@ class Template:
     place: Path
     cpu: str
 
-    def clone(self, place: Path) -> Machine:
+    def clone(self, place: Path, name: str = "kvm01") -> Machine:
         """Return a running copy with its files in *place*; its memory is a private view of the template's."""
         place.mkdir()
-        machine = Machine(self.image, place, self.cpu, self.place / "memory")
+        machine = Machine(self.image, place, self.cpu, self.place / "memory", name)
         machine.start(self.place / "disk.qcow2", self.place / "lun.qcow2", incoming=True)
         try:
             machine.qmp.ignore_shared()
@@ -234,7 +244,7 @@ def _freeze(machine: Machine) -> None:
     """Save the state of *machine*, whose memory is in files already."""
     machine.run("sync")
     subprocess.run(
-        ["ssh", "-F", machine.ssh_config, "-o", f"ControlPath={machine.place}/control-%n", "-O", "exit", "kvm01"],
+        ["ssh", "-F", machine.ssh_config, "-o", f"ControlPath={machine.place}/control-%n", "-O", "exit", machine.name],
         capture_output=True,
     )
     machine.qmp.ignore_shared()

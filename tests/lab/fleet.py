@@ -1,0 +1,158 @@
+"""A fleet of ssh targets on this machine: sshd in network namespaces, each with an address and a host name of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+#: Addresses meant for tests of networks among themselves (RFC 2544): they collide with nobody's own.
+_NETWORK = "198.18.77"
+
+
+def why_not() -> str | None:
+    """Return why this machine cannot make network namespaces, or None when it can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    if missing := [tool for tool in ("ip", "ssh-keygen", "sshd", "unshare") if not shutil.which(tool, path=path)]:
+        return f"not installed: {', '.join(missing)}"
+    name = f"kvmlab-{os.getpid()}-try"
+    if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
+        return "this kernel lets us make no network namespace"
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    return None
+
+
+def _ip(line: str) -> None:
+    subprocess.run(["ip", *line.split()], check=True, capture_output=True)
+
+
+def sweep() -> None:
+    """Remove the namespaces and bridges of test runs that are no more."""
+    namespaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
+    for pattern, text, command in (
+        (r"^(kvmlab-(\d+)-\S+)", namespaces, "netns del"),
+        (r"^\d+: (kvmlab(\d+))[:@]", links, "link del"),
+    ):
+        for name, pid in re.findall(pattern, text, re.MULTILINE):
+            if not Path(f"/proc/{pid}").exists():
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    _ip(f"{command} {name}")
+
+
+class Fleet:
+    """sshd targets that are up from :meth:`host` until the end of the ``with`` block."""
+
+    def __init__(self, place: Path) -> None:
+        sweep()
+        self.place = place
+        self.ssh_config = place / "ssh_config"
+        self.names: list[str] = []
+        self._pid = os.getpid()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._namespaces: list[str] = []
+        self._listening: list[socket.socket] = []
+        for key in ("key", "host_key"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / key], check=True)
+        (place / "authorized_keys").write_text((place / "key.pub").read_text())
+        kind, key = (place / "host_key.pub").read_text().split()[:2]
+        (place / "known_hosts").write_text(f"fleet {kind} {key}\n")
+        self.ssh_config.write_text("")
+
+    def __enter__(self) -> Self:
+        _ip(f"link add kvmlab{self._pid} type bridge")
+        _ip(f"addr add {_NETWORK}.254/24 dev kvmlab{self._pid}")
+        _ip(f"link set kvmlab{self._pid} up")
+        return self
+
+    def host(self, name: str, *, login: str = "", alive: str = "yes") -> None:
+        """Start the host *name*. *login* wraps what the client asks for.
+
+        *alive*: ``yes``; ``closed``: the machine is up, its sshd is not; ``absent``: no machine has the address;
+        ``mute``: something accepts the connection and never says a word.
+        """
+        number = len(self.names) + 1
+        self.names.append(name)
+        address = f"{_NETWORK}.{number}"
+        with self.ssh_config.open("a") as config:
+            config.write(
+                f"Host {name}\n HostName {address}\n User root\n HostKeyAlias fleet\n IdentityFile {self.place}/key\n"
+                f" IdentitiesOnly yes\n UserKnownHostsFile {self.place}/known_hosts\n"
+            )
+        if alive == "absent":
+            return
+        namespace, link = f"kvmlab-{self._pid}-{number}", f"kl{self._pid}n{number}"
+        _ip(f"netns add {namespace}")
+        self._namespaces.append(namespace)
+        _ip(f"link add {link} type veth peer name eth0 netns {namespace}")
+        _ip(f"link set {link} master kvmlab{self._pid} up")
+        _ip(f"-n {namespace} addr add {address}/24 dev eth0")
+        _ip(f"-n {namespace} link set eth0 up")
+        _ip(f"-n {namespace} link set lo up")
+        if alive == "mute":
+            self._start(namespace, name, "socat TCP-LISTEN:22,fork,reuseaddr EXEC:'sleep 600'")
+        if alive == "yes":
+            self._start(namespace, name, f"$(command -v sshd) -D -e -f {self._sshd_config(name, address, login)}")
+            self._wait(address)
+
+    def _sshd_config(self, name: str, address: str, login: str) -> Path:
+        lines = [
+            f"ListenAddress {address}",
+            f"HostKey {self.place}/host_key",
+            f"AuthorizedKeysFile {self.place}/authorized_keys",
+            "PidFile none\nStrictModes no\nUsePAM no\nUseDNS no\nPasswordAuthentication no\nPermitRootLogin yes",
+        ]
+        if login:
+            script = self.place / f"{name}.login"
+            script.write_text(f"#!/bin/sh\n{login}\n")
+            script.chmod(0o755)
+            lines.append(f"ForceCommand {script}")
+        config = self.place / f"{name}.sshd_config"
+        config.write_text("\n".join(lines) + "\n")
+        return config
+
+    def _start(self, namespace: str, name: str, command: str) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True)
+        script = f"PATH=$PATH:/usr/sbin; hostname {name}; exec setpriv --pdeathsig KILL {command}"
+        with (self.place / f"{name}.log").open("wb") as log:
+            # --kill-child: with unshare, all that it started ends, the connections of the moment too.
+            self._processes.append(
+                subprocess.Popen(
+                    [
+                        *("setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", namespace),
+                        *("unshare", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c", script),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            )
+
+    def _wait(self, address: str) -> None:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex((address, 22)) == 0:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError(f"the sshd of {self.names[-1]} does not listen")
+
+    def __exit__(self, *exc: object) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait(10)
+        for namespace in self._namespaces:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _ip(f"netns del {namespace}")
+        with contextlib.suppress(subprocess.CalledProcessError):
+            _ip(f"link del kvmlab{self._pid}")

@@ -1,0 +1,81 @@
+"""Write ``docs/lab.md``: ``python -m tests.lab.table > docs/lab.md``.
+
+The lab's tests hold every line of it against a real host: exactly these verdicts turn, and no other.
+"""
+
+from __future__ import annotations
+
+from tests.lab.scenarios import SCENARIOS, Scenario
+
+HEAD = """\
+# The lab: what notices which fault
+
+`nox -s lab` boots a whole KVM host (Debian 12 under emulation, with a working `/dev/kvm`, two NUMA nodes, huge pages,
+multipath, chrony and running guests), clones it for every fault below, breaks the clone, and judges it with the profile
+named. Exactly the verdicts listed turn against those of the healthy host, and no other: `pytest tests/lab` fails
+otherwise. What the healthy host is judged, and why, stands in `tests/lab/healthy.yaml`.
+
+This page is generated from `tests/lab/scenarios.yaml` by `python -m tests.lab.table`.
+"""
+
+LETTERS = {"fail": "F", "warn": "W", "unknown": "?", "na": "-", "pass": "P", "gone": "."}
+
+
+def notices(scenario: Scenario, *outcomes: str) -> str:
+    """Return the checks that turn to one of *outcomes*, each once."""
+    found = {name.split("@")[0]: turned for name, turned in scenario.turns.items() if turned.split(":")[0] in outcomes}
+    return ", ".join(sorted(found))
+
+
+def faults() -> str:
+    lines = [
+        "## The faults",
+        "",
+        "| fault | what is broken | profile | fail or warn | unknown | not applicable any more | should notice, not written yet |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for scenario in SCENARIOS:
+        unknown = sorted({name.split("@")[0] for name, turned in scenario.turns.items() if turned.startswith("unknown")})
+        shown = ", ".join(unknown).replace("everything", "all of them")
+        cells = (
+            f"`{scenario.name}`",
+            scenario.what,
+            scenario.profile,
+            notices(scenario, "fail", "warn") or ("nothing" if not unknown else ""),
+            shown,
+            notices(scenario, "na", "gone"),
+            ", ".join(scenario.should),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def matrix() -> str:
+    """Return the table check x scenario. A host that cannot be reached is all unknown and not shown."""
+    shown = [scenario for scenario in SCENARIOS if "everything" not in scenario.turns]
+    checks = sorted({name.split("@")[0] for scenario in shown for name in scenario.turns})
+    lines = [
+        "## Check by fault",
+        "",
+        "F fail, W warn, ? unknown, - not applicable, . not judged any more; the worst of a check's subjects.",
+        "",
+        f"| check | {' | '.join(str(number) for number in range(1, len(shown) + 1))} |",
+        f"|---|{'---|' * len(shown)}",
+    ]
+    for check in checks:
+        row = []
+        for scenario in shown:
+            turned = {text.split(":")[0] for name, text in scenario.turns.items() if name.split("@")[0] == check}
+            row.append(next((letter for outcome, letter in LETTERS.items() if outcome in turned), " "))
+        lines.append(f"| {check} | {' | '.join(row)} |")
+    lines += ["", *(f"{number}. `{scenario.name}`: {scenario.what}" for number, scenario in enumerate(shown, 1))]
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """Return the whole page."""
+    return "\n\n".join([HEAD.rstrip(), faults(), matrix()]) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

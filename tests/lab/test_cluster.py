@@ -1,0 +1,52 @@
+"""Two hosts cloned from one image: what clones forget to change, and what is well when they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.lab import judge
+from tests.lab.machine import Machine
+
+IDENTITY = """
+rm /etc/machine-id; systemd-machine-id-setup
+echo InitiatorName=iqn.1993-08.org.debian:01:kvm02 > /etc/iscsi/initiatorname.iscsi
+rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+echo 'host_uuid = "8b0f5c1e-0000-4000-8000-000000000002"' >> /etc/libvirt/libvirtd.conf
+hostname kvm02.lab.test
+systemctl restart ssh libvirtd
+"""
+
+
+@pytest.fixture
+def pair(clone: Callable[..., Machine]) -> tuple[Machine, Machine]:
+    """Two copies of kvm01."""
+    return clone(), clone(name="kvm02")
+
+
+def of_cluster(pair: tuple[Machine, Machine], place: Path) -> dict[str, str]:
+    """Judge both as one cluster and return the cluster's outcomes."""
+    config = place / "ssh_config"
+    config.write_text("".join(f"Include {machine.ssh_config}\n" for machine in pair))
+    hosts = {machine.name: {"cluster": "lab"} for machine in pair}
+    run = judge.kvmcheck(place / "run", config, {"hosts": hosts}, "--kvmcheck-profile=production")
+    return {check: judge.describe(result) for (check, subject), result in run.results.items() if subject == "cluster:lab"}
+
+
+def test_clones_with_one_identity(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+    found = of_cluster(pair, tmp_path)
+    assert judge.fits(found["KVM-CLU-002"], "pass")
+    for identity in ("machine-id", "iSCSI", "SSH host key"):
+        assert judge.fits(found["KVM-CLU-009"], f"fail: {identity}")
+
+
+def test_clones_with_their_own_identities(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """Only the UUID by the firmware is still the same: a warning."""
+    pair[1].run(IDENTITY)
+    kind, key = pair[1].run("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2]
+    (pair[1].place / "known_hosts").write_text(f"kvm01 {kind} {key}\n")
+    found = of_cluster(pair, tmp_path)
+    assert judge.fits(found["KVM-CLU-002"], "pass")
+    assert judge.fits(found["KVM-CLU-009"], "warn")

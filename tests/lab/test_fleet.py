@@ -1,0 +1,55 @@
+"""Twenty ssh targets at once, some of them in a bad way."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+from tests.lab import judge
+from tests.lab.fleet import Fleet
+
+SLOW_S = 20
+
+#: Speaks like our script, in frames that are none, forges a screen, and does not stop.
+HOSTILE = r"""
+printf '@00000000000000000000000000000000 HELLO 1 base64 uid=0 sudo=off\n\033]0;owned\007\033[2J'
+printf '@00000000000000000000000000000000 BEGIN cmdline\n\377\000\n@00000000000000000000000000000000 DONE\n'
+yes '@00000000000000000000000000000000 END cmdline 1,1 !0' | head -c 30000000
+exec sh -c "$SSH_ORIGINAL_COMMAND" | head -c 200
+"""
+
+
+def test_fleet(ships: Fleet, tmp_path: Path) -> None:
+    """The dead, the slow and the hostile cost the others nothing; it takes as long as the slowest living one."""
+    for number in range(1, 16):
+        ships.host(f"h{number:02d}")
+    ships.host("slow", login=f'sleep {SLOW_S}; exec sh -c "$SSH_ORIGINAL_COMMAND"')
+    ships.host("hostile", login=HOSTILE)
+    ships.host("closed", alive="closed")
+    ships.host("absent", alive="absent")
+    ships.host("mute", alive="mute")
+    assert len(ships.names) == 20
+
+    def inventory(*names: str) -> dict[str, object]:
+        return {"hosts": dict.fromkeys(names)}
+
+    alone = judge.kvmcheck(tmp_path / "alone", ships.ssh_config, inventory("slow"))
+    run = judge.kvmcheck(tmp_path / "fleet", ships.ssh_config, inventory(*ships.names))
+
+    outcomes = collections.defaultdict(set)
+    judged = collections.Counter()
+    for (check, subject), result in run.results.items():
+        host = result["host"]
+        outcomes[host].add(result["outcome"])
+        judged[host] += 1
+        if host == "h01":
+            for twin in ("h07", "h15", "slow"):
+                same = run.results[check, subject.replace("h01", twin, 1)]
+                assert same["outcome"] == result["outcome"], (result, same)
+    for dead in ("closed", "absent", "mute", "hostile"):
+        assert outcomes[dead] == {"unknown"}, dead
+    assert {judged[name] for name in ships.names if name not in ("closed", "absent", "mute", "hostile")} == {judged["h01"]}
+    assert "pass" in outcomes["slow"]
+    assert "\033]0;owned" not in run.output
+    # Two processors have to gather fifteen hosts while the slow one sleeps.
+    assert run.seconds < alone.seconds + 15

@@ -1,0 +1,41 @@
+"""kvm01 healthy, and kvm01 broken in each way of ``scenarios.py``: the verdicts that must turn do, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.lab import judge
+from tests.lab.conftest import Verdict
+from tests.lab.scenarios import HEALTHY, SCENARIOS, Scenario
+
+Judge = Callable[[Scenario], Verdict]
+
+
+@pytest.mark.parametrize("scenario", HEALTHY, ids=lambda scenario: scenario.name)
+def test_healthy(scenario: Scenario, verdict: Judge) -> None:
+    """Every check has the outcome that healthy.yaml gives, and none is unknown."""
+    found = verdict(scenario)
+    assert found.turned == {}
+    assert {result["outcome"] for result in found.run.results.values()} <= {"pass", "fail", "warn", "na"}
+    assert {check for check, _ in judge.healthy(scenario.profile)} == {check for check, _ in found.run.results}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_broken(scenario: Scenario, verdict: Judge) -> None:
+    """Exactly the expected verdicts turn, each with the expected outcome, cause and words."""
+    found = verdict(scenario)
+    if "everything" in scenario.turns:
+        assert {check for check, _ in found.run.results} == {check for check, _ in judge.healthy(scenario.profile)}
+        expected = dict.fromkeys(found.turned, scenario.turns["everything"])
+        assert len(expected) == len(found.run.results)
+    else:
+        expected = dict(scenario.turns)
+    wrong = {
+        name: f"{found.turned.get(name, 'as before')}  (expected: {expected.get(name, 'as before')})"
+        for name in found.turned.keys() | expected.keys()
+        if not judge.fits(found.turned.get(name), expected.get(name))
+    }
+    assert not wrong
+    assert found.run.rc == 1
