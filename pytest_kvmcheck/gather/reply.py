@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED, Record
+from pytest_kvmcheck.gather.script import FILES, FILES_BYTES, STDERR_BYTES
 from pytest_kvmcheck.probes import Probe
 
 _HELLO = re.compile(r"HELLO 1 (base64|hex) uid=(\d+) sudo=(\w+)")
@@ -67,8 +68,14 @@ def read(text: str, nonce: str, probes: Iterable[Probe]) -> Reply | None:
             continue
         elif word.startswith("BEGIN "):
             open_probe, body = word.removeprefix("BEGIN "), []
-        elif (match := _END.fullmatch(word)) and match[1] == open_probe and open_probe in wanted:
-            records |= _records(wanted[open_probe], body, match, hello[1], nonce)
+        elif (match := _END.fullmatch(word)) and match[1] == open_probe:
+            if open_probe == FILES:
+                whole = _whole(Probe(FILES, "", "", max_bytes=FILES_BYTES), body, match, hello[1])
+                records |= _file_records(whole, [probe for probe in wanted.values() if probe.reads_files], nonce)
+            elif open_probe in wanted:
+                probe = wanted[open_probe]
+                whole = _whole(probe, body, match, hello[1])
+                records |= split(whole, nonce) if probe.keyed and whole.rc >= 0 else {probe.id: whole}
             open_probe = ""
         elif word == "DONE":
             complete = True
@@ -93,22 +100,55 @@ def _seconds(begin: str, end: str) -> float | None:
         return None
 
 
-def _records(probe: Probe, body: list[str], end: re.Match[str], encoding: str, nonce: str) -> dict[str, Record]:
+def _whole(probe: Probe, body: list[str], end: re.Match[str], encoding: str) -> Record:
+    """Return what one frame holds."""
     words = end[4].split()
     codes = [word[1:] for word in words if word.startswith("!")]
     try:
         stdout = _decoded(body, encoding)
-        stderr = decode(_decoded([word for word in words if not word.startswith("!")], encoding))
+        stderr = decode(_decoded([word for word in words if not word.startswith("!")], encoding)).lstrip("\n")
         rc = int(codes[0])
     except (binascii.Error, ValueError, IndexError):
-        return {probe.id: Record(probe.id, rc=-1, cause=Cause.LOST, stderr="the answer arrived damaged")}
+        return Record(probe.id, rc=-1, cause=Cause.LOST, stderr="the answer arrived damaged")
     cut = len(stdout) > probe.max_bytes
     text = decode(stdout[: probe.max_bytes])
-    seconds = _seconds(end[2], end[3])
-    whole = Record(probe.id, text, rc, stderr, Cause.TRUNCATED if cut else cause_of(rc, text, stderr), seconds)
-    if not probe.keyed:
-        return {probe.id: whole}
-    return split(whole, nonce)
+    cause = Cause.TRUNCATED if cut else cause_of(rc, text, stderr)
+    return Record(probe.id, text, rc, stderr, cause, _seconds(end[2], end[3]))
+
+
+def _file_records(whole: Record, probes: list[Probe], nonce: str) -> dict[str, Record]:
+    """Part the frame of all files into the answers of their probes.
+
+    Lines of files start with a path, everything else is what grep had to say. A section without an end is cut: by the cause
+    of the frame, which also holds for the sections that never began.
+    """
+    sections: dict[str, tuple[list[str], list[str]]] = {}
+    codes: dict[str, int] = {}
+    stdout: list[str] = []
+    stderr: list[str] = []
+    for line in whole.stdout.splitlines(keepends=True):
+        if line.startswith(f"@@{nonce} BEGIN "):
+            stdout, stderr = sections.setdefault(line.split()[2], ([], []))
+        elif line.startswith(f"@@{nonce} END "):
+            _, _, name, code = line.split()
+            codes[name] = int(code)
+        else:
+            (stdout if line.startswith("/") else stderr).append(line)
+    records = {}
+    for probe in probes:
+        if probe.id not in codes:
+            why = f"reading files ended before this one: {whole.cause or 'no reason told'}"
+            records[probe.id] = Record(probe.id, rc=-1, stderr=why, cause=whole.cause or Cause.LOST)
+            continue
+        lines, complaints = sections.get(probe.id, ([], []))
+        if probe.one_file:
+            lines = [line.partition(":")[2] for line in lines]
+        text, errors, rc = "".join(lines), "".join(complaints)[:STDERR_BYTES], codes[probe.id]
+        cut = len(text.encode()) > probe.max_bytes
+        denied = probe.one_file and errors and not text
+        cause = Cause.TRUNCATED if cut else Cause.NOT_PERMITTED if denied else cause_of(rc, text, errors)
+        records[probe.id] = Record(probe.id, text[: probe.max_bytes], rc, errors, cause)
+    return records
 
 
 def cause_of(rc: int, stdout: str, stderr: str) -> Cause | None:

@@ -25,17 +25,17 @@ STDERR_BYTES = 2048
 #: Linux refuses a single argument of 128 KiB or more (MAX_ARG_STRLEN).
 ARGUMENT_BYTES = 128 * 1024 - 1
 
+#: The one frame that holds the answers of all probes that only read files, and how long all of it may take (s).
+FILES = "@files"
+FILES_TIMEOUT_S = 30
+FILES_BYTES = 32 * 2**20
+
 # What the probes are written in:
-#   f FILE      print one file        g FILE|GLOB...   print files as path:line
-#   denied DIR  true when a directory on the way cannot be searched, so that "not there" proves nothing
+#   g FILE|GLOB...   print files as path:line      q PROBE FILE|GLOB...   the same, as a section of the frame @files
+#   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
 _HELPERS = f"""\
 denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
-f() {{
-  if [ -r "$1" ]; then cat -- "$1"; return; fi
-  [ -e "$1" ] || denied "${{1%/*}}" || return {RC_NOTHING_THERE}
-  if [ "$SUDO" ]; then $SUDO cat -- "$1"; return; fi
-  echo "cat: $1: Permission denied" >&2; return {RC_DENIED}
-}}
+q() {{ id=$1; shift; echo "@@$N BEGIN $id"; g "$@" 2>&1; echo "@@$N END $id $?"; }}
 g() {{
   n=0 x= r=
   for i; do
@@ -66,6 +66,12 @@ def _probe_line(probe: Probe) -> str:
     return f'if [ $U = 0 ] || [ "$S" ]; then SUDO=$S {line}; else n {probe.id}; fi'
 
 
+def _files_line(probes: list[Probe]) -> str:
+    """Return the line that reads all files in one process: starting processes is what costs time on a target."""
+    lines = [f"SUDO={'$S' if probe.root is Root.MAY else ''} q {probe.id}{probe.script[1:]}" for probe in probes]
+    return f"p {FILES} {FILES_TIMEOUT_S} {FILES_BYTES + 1} {shlex.quote(chr(10).join(lines))}"
+
+
 def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False) -> str:
     """Return the script that runs *probes* and frames their answers with *nonce* (letters and digits).
 
@@ -73,12 +79,14 @@ def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False) -> str:
     """
     if not re.fullmatch(r"[0-9A-Za-z]{8,64}", nonce):
         raise ValueError(f"not a nonce: {nonce!r}")
-    lines = "\n".join(_probe_line(probe) for probe in probes)
+    asked = list(probes)
+    files = [probe for probe in asked if probe.reads_files]
+    lines = "\n".join([*([_files_line(files)] if files else []), *(_probe_line(probe) for probe in asked if not probe.reads_files)])
     return f"""\
 # pytest-kvmcheck: reads, never writes; answers on standard output.
 exec 3>&1 </dev/null
 LC_ALL=C PATH=$PATH:/usr/sbin:/sbin N={nonce}
-export LC_ALL PATH N SUDO
+export LC_ALL PATH N SUDO S
 unset LANGUAGE
 U=$(id -u) S= A={"wanted" if sudo else "off"}
 if [ $A = wanted ] && [ "$U" != 0 ]; then
@@ -101,16 +109,20 @@ case $(timeout --version 2>/dev/null) in
   }}
   else t() {{ shift 3; "$@"; }}; fi ;;
 esac
+bounded() {{ head -c $1 | e; }}
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 # p PROBE SECONDS BYTES SCRIPT: one frame. The script's streams end in pipes of their own below timeout, so that a process that
 # cannot be killed (stuck in the kernel) holds up nothing but itself. Its exit code and errors come back through descriptor 5.
+# head keeps what it has read until it ends; cat, for the files, passes on what came before a file that hangs.
 p() {{
   up; B=$T
-  printf '@%s BEGIN %s\n' $N $1
+  printf '@%s BEGIN %s\\n' $N $1
+  I="head -c $3" O=e
+  [ $1 != {FILES} ] || I=cat O="bounded $3"
   R=$({{ {{ t -k 2 $2 sh -c "$H{{ {{ {{ ( exec 2>&7 5>&- 6>&- 7>&-
 $4
-  ); echo \\"!\\$N!\\$?!\\" >&5; }} | head -c $3; }} 7>&1 >&6 | head -c {STDERR_BYTES} >&5; }} 6>&1" 3>&-
-    c=$?; [ $c = 0 ] || echo "!$N!$c!" >&5; }} | e >&3; }} 5>&1)
+  ); echo \\"!\\$N!\\$?!\\" >&5; }} | $I; }} 7>&1 >&6 | head -c {STDERR_BYTES} >&5; }} 6>&1" 3>&-
+    c=$?; [ $c = 0 ] || echo "!$N!$c!" >&5; }} | $O >&3; }} 5>&1)
   C=${{R##*!$N!}}; C=${{C%%!*}}; R=${{R%%!$N!*}}${{R##*!$N!$C!}}
   case $R in *[![:space:]]*) R=$(printf %s "$R" | e) ;; *) R= ;; esac
   up

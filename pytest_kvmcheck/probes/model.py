@@ -47,19 +47,24 @@ class Probe:
     sudo: tuple[str, ...] = ()
     one_file: bool = False
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether the probe does nothing but read files: all such probes are asked together."""
+        return self.script.startswith("g ")
+
 
 EVERYWHERE = frozenset({"host", "guest"})
 
 
 def file(id: str, path: str, purpose: str, **options: Any) -> Probe:  # noqa: A002 - the field's own name
     """One file, read as it is."""
-    return Probe(id, purpose, f"f {shlex.quote(path)}", paths=(path,), one_file=True, **_rooted("cat", (path,), options))
+    return Probe(id, purpose, f"g {shlex.quote(path)}", paths=(path,), one_file=True, **_rooted((path,), options))
 
 
 def files(id: str, paths: str, purpose: str, **options: Any) -> Probe:  # noqa: A002
     """Several files or globs (parted by blanks), read as ``path:line``."""
     split = tuple(paths.split())
-    return Probe(id, purpose, f"g {' '.join(split)}", paths=split, **_rooted("grep -H ^", split, options))
+    return Probe(id, purpose, f"g {' '.join(split)}", paths=split, **_rooted(split, options))
 
 
 def command(id: str, argv: str, purpose: str, **options: Any) -> Probe:  # noqa: A002
@@ -76,10 +81,10 @@ def shell(id: str, script: str, purpose: str, **options: Any) -> Probe:  # noqa:
     return Probe(id, purpose, script.strip(), **options)
 
 
-def _rooted(reader: str, paths: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+def _rooted(paths: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
     """Add the sudo commands of a file probe. Globs cannot be expanded below a directory that only root may read."""
     if options.get("root", Root.NO) is not Root.NO:
         if any(char in path for path in paths for char in "*?["):
             raise ValueError(f"a probe that may need root has to name its files: {paths}")
-        options["sudo"] = tuple(f"{reader} -- {path}" for path in paths)
+        options["sudo"] = tuple(f"grep -H ^ -- {path}" for path in paths)
     return options

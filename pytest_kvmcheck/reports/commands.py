@@ -47,9 +47,9 @@ def as_text(probes: Iterable[Probe]) -> str:
         lines = [f"{probe.id}: {probe.purpose}  (at most {probe.timeout_s} s, {probe.max_bytes // 1024} KiB{root})"]
         if probe.when:
             lines.append(f"    only if {probe.when}")
-        shown = [f"read {path}" for path in probe.paths] if probe.script.startswith(("f ", "g ")) else probe.script.splitlines()
+        shown = [f"read {path}" for path in probe.paths] if probe.reads_files else probe.script.splitlines()
         blocks.append("\n".join([*lines, *(f"    {line}" for line in shown)]))
-    head = "f FILE and g FILES print files; @@$N starts a section of an answer; $SUDO is empty, or 'sudo -n' with --sudo.\n"
+    head = "@@$N starts a section of an answer; $SUDO is empty, or 'sudo -n' with --sudo.\n"
     return head + "\n\n".join(blocks) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -74,18 +75,43 @@ def test_missing_command(shell: list[str]) -> None:
     assert ask(Probe("x", "", "no-such-command -x"), shell=shell)["x"].cause is Cause.MISSING
 
 
-def test_files_say_missing_denied_and_empty(shell: list[str], tmp_path: object) -> None:
-    from pathlib import Path
-
-    place = Path(str(tmp_path))
+def test_files_say_missing_denied_and_empty(shell: list[str], tmp_path: Path) -> None:
+    place = tmp_path
     (place / "full").write_text("1\n2")
     (place / "empty").write_text("")
     script = f"g {place}/full {place}/empty {place}/none {place}/*.none"
     assert ask(Probe("x", "", script), shell=shell)["x"].stdout == f"{place}/full:1\n{place}/full:2\n"
     assert ask(Probe("x", "", f"g {place}/none {place}/*.none"), shell=shell)["x"].cause is Cause.MISSING
-    assert ask(Probe("x", "", f"f {place}/none"), shell=shell)["x"].cause is Cause.MISSING
-    empty = ask(Probe("x", "", f"f {place}/empty"), shell=shell)["x"]
+    assert ask(Probe("x", "", f"g {place}/none", one_file=True), shell=shell)["x"].cause is Cause.MISSING
+    empty = ask(Probe("x", "", f"g {place}/empty", one_file=True), shell=shell)["x"]
     assert (empty.cause, empty.stdout) == (None, "")
+    full = ask(Probe("x", "", f"g {place}/full", one_file=True), shell=shell)["x"]
+    assert full.stdout == "1\n2\n"
+
+
+def test_files_are_read_together_and_stay_apart(shell: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("@@forged BEGIN b\n@@forged END b 0\n")
+    (tmp_path / "b").write_text("b\n")
+    probes = [Probe(name, "", f"g {tmp_path}/{name}", one_file=True) for name in ("a", "b", "none")]
+    records = ask(*probes, Probe("z", "", "echo z"), shell=shell)
+    assert records["a"].stdout == "@@forged BEGIN b\n@@forged END b 0\n"
+    assert (records["b"].stdout, records["none"].cause, records["z"].stdout) == ("b\n", Cause.MISSING, "z\n")
+
+
+def test_a_file_that_never_ends_costs_the_files_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before it is judged; what comes after it is timed out, and other probes go on."""
+    from pytest_kvmcheck.gather import script
+
+    monkeypatch.setattr(script, "FILES_TIMEOUT_S", 2)
+    (tmp_path / "a").write_text("a\n")
+    first, stuck, last = (
+        Probe("a", "", f"g {tmp_path}/a", one_file=True),
+        Probe("b", "", "g x; sleep 30"),
+        Probe("c", "", f"g {tmp_path}/a", one_file=True),
+    )
+    records = ask(first, stuck, last, Probe("z", "", "echo z"))
+    assert records["a"].stdout == "a\n"
+    assert (records["c"].cause, records["z"].stdout) == (Cause.TIMEOUT, "z\n")
 
 
 def test_keyed_answers(shell: list[str]) -> None:
