@@ -1,4 +1,5 @@
-"""Sessions for developers: ``nox`` runs lint, types, tests and docs; ``nox -s package`` builds and tries the wheel."""
+"""Sessions for developers: ``nox`` runs lint, types, tests and docs; ``nox -s package`` builds and tries the wheel;
+``nox -s lab`` boots and breaks a KVM host."""
 
 from __future__ import annotations
 
@@ -25,6 +26,13 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lab(session: nox.Session) -> None:
+    """A real KVM host, emulated: needs root and the Debian packages of tests/lab/packages.txt."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/lab", *session.posargs)
 
 
 @nox.session

@@ -218,15 +218,18 @@ class Template:
         return machine
 
 
-def template(image: Image, setup: str, *, cpu: str = CPU, timeout_s: float = 600) -> Template:
-    """Return the template of a machine on which *setup* was run after it had booted; made when it is not there."""
+def template(image: Image, setup: str, *, cpu: str = CPU, disk: Path | None = None, timeout_s: float = 600) -> Template:
+    """Return the template of a machine on which *setup* was run after it had booted; made when it is not there.
+
+    It boots from a copy of *disk*, by default the image's.
+    """
     version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True).stdout
     machine_source = Path(__file__).read_bytes()
-    place = image.place.with_name(f"template-{digest(version, machine_source, setup.encode(), cpu.encode())}")
+    place = image.place.with_name(f"template-{digest(version, machine_source, setup.encode(), cpu.encode(), str(disk).encode())}")
 
     def make(partial: Path) -> None:
         machine = Machine(image, partial, cpu)
-        machine.start(image.disk, image.lun)
+        machine.start(disk or image.disk, image.lun)
         try:
             machine.wait_for_ssh(timeout_s)
             machine.run(setup, timeout_s=timeout_s)

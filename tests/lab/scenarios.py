@@ -57,11 +57,6 @@ class Scenario:
     cpu: str = CPU
     options: tuple[str, ...] = ()
 
-    @property
-    def setup(self) -> str:
-        """What prepares the host: without virtualization, its guests cannot be started."""
-        return f"sh /root/lab/setup.sh{'' if '+svm' in self.cpu else ' define'}"
-
 
 #: What is judged without being broken.
 HEALTHY = (

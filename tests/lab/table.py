@@ -36,7 +36,7 @@ def faults() -> str:
     ]
     for scenario in SCENARIOS:
         unknown = sorted({name.split("@")[0] for name, turned in scenario.turns.items() if turned.startswith("unknown")})
-        shown = ", ".join(unknown).replace("everything", "all of them")
+        shown = ", ".join(unknown).replace("everything", "all").replace("others", "and others")
         cells = (
             f"`{scenario.name}`",
             scenario.what,
@@ -53,7 +53,7 @@ def faults() -> str:
 def matrix() -> str:
     """Return the table check x scenario. A host that cannot be reached is all unknown and not shown."""
     shown = [scenario for scenario in SCENARIOS if "everything" not in scenario.turns]
-    checks = sorted({name.split("@")[0] for scenario in shown for name in scenario.turns})
+    checks = sorted({name.split("@")[0] for scenario in shown for name in scenario.turns} - {"others"})
     lines = [
         "## Check by fault",
         "",

@@ -10,15 +10,13 @@ from tests.lab import judge
 from tests.lab.conftest import Lab
 from tests.lab.machine import Machine
 
-SETUP = "sh /root/lab/setup.sh define; sh /root/lab/guest.sh"
-
 CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
 
 @pytest.fixture
 def with_guest(lab: Lab, clone: Callable[..., Machine]) -> Machine:
     """kvm01 with guest01 running inside."""
-    machine = clone(lab.template(SETUP))
+    machine = clone(lab.with_guest())
     machine.wait_for_ssh(60, host="guest01")
     return machine
 

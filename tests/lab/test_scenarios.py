@@ -26,12 +26,12 @@ def test_healthy(scenario: Scenario, verdict: Judge) -> None:
 def test_broken(scenario: Scenario, verdict: Judge) -> None:
     """Exactly the expected verdicts turn, each with the expected outcome, cause and words."""
     found = verdict(scenario)
-    if "everything" in scenario.turns:
+    expected = dict(scenario.turns)
+    if everything := expected.pop("everything", ""):
         assert {check for check, _ in found.run.results} == {check for check, _ in judge.healthy(scenario.profile)}
-        expected = dict.fromkeys(found.turned, scenario.turns["everything"])
-        assert len(expected) == len(found.run.results)
-    else:
-        expected = dict(scenario.turns)
+        assert len(found.turned) == len(found.run.results)
+    if others := expected.pop("others", everything):
+        expected = dict.fromkeys(found.turned, others) | expected
     wrong = {
         name: f"{found.turned.get(name, 'as before')}  (expected: {expected.get(name, 'as before')})"
         for name in found.turned.keys() | expected.keys()

@@ -1,6 +1,6 @@
 #!/bin/sh
-# setup.sh [define] : once, on the freshly booted kvm01: its guests. Those that run are left paused, as a virtual machine
-# must not be frozen while it runs another; wake.sh lets them go on. "define": none is started (there is no KVM).
+# Once, on the freshly booted kvm01: its guests. Those that run are left paused, as a virtual machine must not be frozen
+# while it runs another; wake.sh lets them go on.
 set -eu
 cd /root/lab
 images=/var/lib/libvirt/images
@@ -12,7 +12,6 @@ done
 virsh -q autostart web01
 virsh -q autostart db01
 virsh -q snapshot-create-as legacy01 before-upgrade
-if [ "${1:-}" = define ]; then exit; fi
 virsh -q start db01 --paused
 virsh -q start web01
 for second in $(seq 240); do
