@@ -1,5 +1,4 @@
-"""Sessions for developers: ``nox`` runs lint, types, tests and docs; ``nox -s package`` builds and tries the wheel;
-``nox -s lab`` boots and breaks a KVM host."""
+"""Sessions for developers: ``nox`` runs lint, types, tests and docs; package, lab and benchmarks are asked for by name."""
 
 from __future__ import annotations
 

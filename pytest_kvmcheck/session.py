@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,23 +164,21 @@ class Session:
 
     # -- verdicts --------------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Turn what a check raised into its outcome, and put the result on the report."""
-        report = yield
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport | None:
+        """Turn what a check raised into its outcome, and put the result on the report.
+
+        pytest's own report is not made: nobody sees its traceback, and it takes most of the time of a verdict.
+        """
         case = _case(item)
         if case is None or call.when == "teardown" or (call.when == "setup" and call.excinfo is None):
-            return report
+            return None
         seen = item.stash.get(SEEN, None)
         result = judge(case, call.excinfo.value if call.excinfo else None, seen or {})
-        report.kvmcheck = result  # type: ignore[attr-defined]  # xdist carries it over as it is
-        _shape(report, result, item)
         if self.config.getini("junit_family") == "xunit1" and self.config.getoption("xmlpath", None):
             keys = ("check", "severity", "host", "subject", "outcome")
-            report.user_properties += [(f"kvmcheck_{key}", result[key]) for key in keys]
-        return report
+            item.user_properties += [(f"kvmcheck_{key}", result[key]) for key in keys]
+        return _report(item, call, result)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, Any] | None:
         """Show our own outcomes by their own letters and words."""
@@ -225,24 +222,43 @@ def _case(item: pytest.Item) -> Case | None:
     return callspec.params.get("_kvm_subject") if callspec else None
 
 
-def _shape(report: pytest.TestReport, result: Result, item: pytest.Item) -> None:
-    """Make pytest, JUnit and pytest-html see the outcome as the table says."""
+def _report(item: pytest.Item, call: pytest.CallInfo[None], result: Result) -> pytest.TestReport:
+    """Return the report by which pytest, JUnit and pytest-html see the outcome as the table says."""
     text = f"{result['check']} {result['subject']}: {result['message']}"
     if result["fix"]:
         text += f"\n{result['fix']}\nexplain: kvmcheck explain {result['check']}"
+    when, outcome, wasxfail = call.when, "passed", ""
+    longrepr: str | tuple[str, int, str] | None = None
     match Outcome(result["outcome"]):
         case Outcome.FAIL | Outcome.ERROR:
-            report.outcome, report.longrepr = "failed", text
+            outcome, longrepr = "failed", text
         case Outcome.UNKNOWN:
-            report.when, report.outcome = "setup", "failed"
-            report.longrepr = f"{result['check']} {result['subject']}: unknown ({result['cause']}): {result['message']}"
+            when, outcome = "setup", "failed"
+            longrepr = f"{result['check']} {result['subject']}: unknown ({result['cause']}): {result['message']}"
         case Outcome.WARN | Outcome.WAIVED:
-            report.outcome, report.longrepr = "skipped", text
+            outcome, longrepr = "skipped", text
             waiver = result["waiver"]
             until = f" until {waiver['until']} by {waiver['approver']}" if waiver else ""
-            report.wasxfail = f"{result['outcome']}{until}: {text.splitlines()[0]}"
+            wasxfail = f"{result['outcome']}{until}: {text.splitlines()[0]}"
         case Outcome.NA:
             path, line, _ = item.location
-            report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {result['message']}")
+            outcome, longrepr = "skipped", (path, (line or 0) + 1, f"Skipped: {result['message']}")
         case Outcome.PASS:
             pass
+    report = pytest.TestReport(
+        item.nodeid,
+        item.location,
+        dict.fromkeys(item.keywords, 1),
+        outcome,  # type: ignore[arg-type]  # one of pytest's three words
+        longrepr,
+        when,  # type: ignore[arg-type]
+        [(f"Captured {kind} {phase}", content) for phase, kind, content in item._report_sections],
+        call.duration,
+        call.start,
+        call.stop,
+        user_properties=list(item.user_properties),
+    )
+    report.kvmcheck = result  # type: ignore[attr-defined]  # xdist carries it over as it is
+    if wasxfail:
+        report.wasxfail = wasxfail
+    return report

@@ -38,7 +38,11 @@ def test_checks_run_from_an_empty_virtualenv(wheel: Path, tmp_path: Path) -> Non
     work = tmp_path / "work"
     work.mkdir()
     done = subprocess.run(
-        [python.with_name("pytest"), "--kvmcheck", "--kvmcheck-json=out.json"], cwd=work, capture_output=True, text=True, check=False
+        [python.with_name("pytest"), "--kvmcheck", "--kvmcheck-json=out.json"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

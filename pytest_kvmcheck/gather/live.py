@@ -20,6 +20,16 @@ _SSH_CAUSES = (
         r"Host key verification failed|No \S+ host key is known",
         "its SSH host key is unknown: compare its fingerprint with the host's console, then add it to known_hosts",
     ),
+    (
+        r"timed out during banner exchange",
+        "it accepts the connection and then says nothing: it hangs, or something in between answers for it",
+    ),
+    (
+        r"(?:connect to host|ssh:) .*(?P<s>Connection timed out|No route to host|Network is unreachable)",
+        r"the network is silent: \g<s>",
+    ),
+    (r"(?P<s>Could not resolve hostname [^:\s]+)", r"\g<s>"),
+    (r"(?P<s>connect to host .*Connection refused)", r"no sshd listens there: \g<s>"),
     (r"Permission denied \(([^)]*)\)", r"its sshd refused our key (it accepts: \1): check user, key and ssh-agent"),
 )
 

@@ -135,6 +135,9 @@ printf '@%s DONE\\n' $N
 """
 
 
+#: csh refuses words beyond about a thousand characters.
+WORD_BYTES = 800
+
 _AWKWARD = re.compile(r"[\n'\"$`\\!]|[^ -~]")
 
 
@@ -144,11 +147,20 @@ def carry(script: str) -> str:
     The script travels as one argument, as not every transport has a standard input, and in printable characters that no
     shell treats specially within single quotes. Raises ValueError beyond Linux's bound for one argument.
 
-    >>> carry("echo 'a'")
-    'sh -c \\'eval "$(printf %b "echo \\\\0047a\\\\0047")"\\''
+    It is cut into words of a few hundred characters, as csh knows no longer ones.
+
+    >>> print(carry("echo 'a'"))
+    sh -c 'eval "$(printf %b "$@")"' sh 'echo \\0047a\\0047'
     """
-    escaped = _AWKWARD.sub(lambda match: "".join(f"\\0{byte:03o}" for byte in match[0].encode()), script)
-    command = f"""sh -c 'eval "$(printf %b "{escaped}")"'"""
+    words: list[str] = []
+    line = ""
+    for char in script:
+        line += "".join(f"\\0{byte:03o}" for byte in char.encode()) if _AWKWARD.fullmatch(char) else char
+        if len(line) > WORD_BYTES:
+            words.append(line)
+            line = ""
+    quoted = " ".join(f"'{word}'" for word in [*words, line] if word)
+    command = f"""sh -c 'eval "$(printf %b "$@")"' sh {quoted}"""
     if len(command) > ARGUMENT_BYTES:
         raise ValueError(f"the script takes {len(command)} bytes, more than one argument may have")
     return command

@@ -59,7 +59,7 @@ LIBVIRT: tuple[Probe, ...] = (
     shell(
         "qemu_process",
         "for f in /run/libvirt/qemu/*.pid; do\n"
-        '  [ -e "$f" ] || continue\n'
+        '  [ -e "$f" ] || continue; case ${f##*/} in driver.pid) continue ;; esac\n'
         '  read -r p <"$f" || [ "$p" ] || continue\n'
         "  echo @@$N $p; tr '\\0' '\\n' </proc/$p/cmdline\n"
         "done; exit 0",
@@ -69,7 +69,7 @@ LIBVIRT: tuple[Probe, ...] = (
     shell(
         "qemu_vhost",
         "for f in /run/libvirt/qemu/*.pid; do\n"
-        '  [ -e "$f" ] || continue\n'
+        '  [ -e "$f" ] || continue; case ${f##*/} in driver.pid) continue ;; esac\n'
         '  read -r p <"$f" || [ "$p" ] || continue\n'
         "  echo @@$N $p\n"
         "  l=$($SUDO ls -l /proc/$p/fd 2>/dev/null) && echo fds $(printf '%s\\n' \"$l\" | grep -c vhost-net)\n"

@@ -115,6 +115,7 @@ def summary(reporter: pytest.TerminalReporter, plan: Plan, results: Sequence[Res
     """Print the section ``kvmcheck``: findings with their fix, folded unknowns, waivers, a table of hosts."""
     if not results:
         return
+    reporter.ensure_newline()
     reporter.section("kvmcheck", "=")
     width = max(60, min(reporter._tw.fullwidth, 160))
     _findings(reporter, results, width)

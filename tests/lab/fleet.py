@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Self
@@ -98,9 +99,10 @@ class Fleet:
         _ip(f"-n {namespace} link set eth0 up")
         _ip(f"-n {namespace} link set lo up")
         if alive == "mute":
-            self._start(namespace, name, "socat TCP-LISTEN:22,fork,reuseaddr EXEC:'sleep 600'")
+            listen = f"import socket, time; s = socket.create_server(('{address}', 22)); time.sleep(3600)"
+            self._start(namespace, name, f'{sys.executable} -c "{listen}"')
         if alive == "yes":
-            self._start(namespace, name, f"$(command -v sshd) -D -e -f {self._sshd_config(name, address, login)}")
+            self._start(namespace, name, f"/usr/sbin/sshd -D -e -f {self._sshd_config(name, address, login)}")
             self._wait(address)
 
     def _sshd_config(self, name: str, address: str, login: str) -> Path:
@@ -121,7 +123,7 @@ class Fleet:
 
     def _start(self, namespace: str, name: str, command: str) -> None:
         Path("/run/sshd").mkdir(exist_ok=True)
-        script = f"PATH=$PATH:/usr/sbin; hostname {name}; exec setpriv --pdeathsig KILL {command}"
+        script = f"hostname {name}; exec setpriv --pdeathsig KILL {command}"
         with (self.place / f"{name}.log").open("wb") as log:
             # --kill-child: with unshare, all that it started ends, the connections of the moment too.
             self._processes.append(

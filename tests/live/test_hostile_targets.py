@@ -58,7 +58,7 @@ def test_a_login_that_runs_nothing(farm: Farm, kvmcheck: Kvmcheck) -> None:
     farm.host("nologin", login="echo 'This account is currently not available.'; exit 1")
     run = judge(kvmcheck, farm, "nologin")
     assert "This account is currently not available." in run.host("nologin")["problem"]
-    assert {result["outcome"] for result in run.results} == {"unknown"}
+    assert {result["outcome"] for result in run.of("nologin")} == {"unknown"}
 
 
 def test_a_target_with_little_more_than_a_shell(farm: Farm, kvmcheck: Kvmcheck, tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_no_base64_and_no_timeout_command(farm: Farm, kvmcheck: Kvmcheck, tmp_pa
 
 
 @pytest.fixture
-def faked(farm: Farm, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    name = f"fake-{request.node.name[:24].strip('[]').replace('[', '-')}".replace("_", "-")
+def faked(farm: Farm, tmp_path: Path) -> str:
+    name = f"fake-{tmp_path.name.replace('_', '-')}"
     farm.host(name, login=with_path(tmp_path / "fakes"))
     return name
 
@@ -165,7 +165,7 @@ def test_a_flood_that_is_not_our_reply(farm: Farm, kvmcheck: Kvmcheck) -> None:
     (kvmcheck.place / "pytest.ini").write_text("[pytest]\nkvmcheck_host_timeout = 6\n")
     run = judge(kvmcheck, farm, "flood")
     assert not run.host("flood")["reached"]
-    assert {result["outcome"] for result in run.results} == {"unknown"}
+    assert {result["outcome"] for result in run.of("flood")} == {"unknown"}
 
 
 def test_hidden_proc(farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str], str]) -> None:
@@ -224,6 +224,7 @@ def hostile_virsh(names: list[str], xml: str = "") -> str:
     ]
     cases = "\n".join(f"dumpxml*{uuid}*) cat <<'EOD'\n{document}\nEOD\n;;" for uuid, document in zip(uuids, documents, strict=True))
     return f"""
+case "$*" in *" list --all --uuid") echo "{listing}"; echo; exit ;; esac
 for last; do :; done
 printf '%s\\n' "$last" | tr ';' '\\n' | while read -r word rest; do
 case "$word $rest" in

@@ -1,0 +1,105 @@
+"""The command kvmcheck: offline, and one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_kvmcheck import catalog, profiles
+
+COMMANDS = ("list", "explain", "commands", "collect-script", "verify", "merge", "schema", "docs")
+
+
+def kvmcheck(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest_kvmcheck.cli", *args]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command: str) -> None:
+    done = kvmcheck(command, "--help")
+    assert done.returncode == 0
+    assert "example" in done.stdout or "kvmcheck" in done.stdout.split("usage:")[1]
+    assert len(done.stdout.splitlines()) > 6
+
+
+def test_list_names_every_check() -> None:
+    listed = [line.split()[0] for line in kvmcheck("list").stdout.splitlines()]
+    assert listed == sorted(catalog.load())
+    some = kvmcheck("list", "--profile", "database", "--severity", "critical", "--json")
+    assert {item["severity"] for item in json.loads(some.stdout)} == {"critical"}
+
+
+@pytest.mark.parametrize("check_id", sorted(catalog.load()))
+def test_explain_tells_all(check_id: str) -> None:
+    check = catalog.load()[check_id]
+    from pytest_kvmcheck.reports import explain
+
+    text = explain.as_text(check, [profiles.load(name, catalog.load()) for name in profiles.shipped_profiles()])
+    for heading in ("What it checks", "What is read", "Profiles", "Why it matters", "How to fix", "References"):
+        assert f"\n{heading}" in text
+    assert "none of the shipped ones" not in text
+    assert "now:" in check.sections["How to fix"] or "after a reboot:" in check.sections["How to fix"]
+    assert len(text.splitlines()) < 70
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("explain", "KVM-MEM-01"), "unknown check id; did you mean KVM-MEM-001?"),
+        (("list", "--profile", "prodction"), "did you mean production?"),
+        (("list", "--area", "MME"), "did you mean MEM?"),
+        (("commands", "--check", "KVM-STO-02"), "did you mean KVM-STO-002?"),
+        (("commands", "--sudoers", "a b"), "no name of a user"),
+        (("verify", "nowhere"), "not an evidence bundle"),
+        (("merge", "none.json", "--output", "x"), "there is no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_4(args: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = kvmcheck(*args, cwd=tmp_path)
+    assert done.returncode == 4
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_sudoers_are_valid(tmp_path: Path) -> None:
+    path = tmp_path / "sudoers"
+    path.write_text(kvmcheck("commands", "--sudoers", "checker").stdout)
+    path.chmod(0o440)
+    visudo = shutil.which("visudo", path="/usr/sbin:/sbin:/usr/bin")
+    assert visudo, "sudo is not installed; see tests/packages.txt"
+    done = subprocess.run([visudo, "-c", "-f", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_collect_script_says_is_a_target(tmp_path: Path) -> None:
+    (tmp_path / "collect.sh").write_text(kvmcheck("collect-script").stdout)
+    reply = subprocess.run(["sh", "collect.sh"], cwd=tmp_path, capture_output=True, check=True, timeout=120).stdout
+    (tmp_path / "kvm01.reply").write_bytes(b"some banner\r\n" + reply)
+    command = [sys.executable, "-m", "pytest", "--kvmcheck", "--hosts=reply:kvm01.reply", "--kvmcheck-json=o.json", "-q"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stdout
+    results = json.loads((tmp_path / "o.json").read_text())["results"]
+    assert {result["outcome"] for result in results} >= {"pass", "unknown"}
+
+
+def test_schemas_are_schemas() -> None:
+    for name in ("report", "profile"):
+        assert json.loads(kvmcheck("schema", name).stdout)["type"] == "object"
+
+
+def test_docs_are_generated(tmp_path: Path) -> None:
+    assert kvmcheck("docs", str(tmp_path / "d")).returncode == 0
+    text = (tmp_path / "d" / "mem.md").read_text()
+    assert "## KVM-MEM-001" in text
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m pytest_kvmcheck.cli commands | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
