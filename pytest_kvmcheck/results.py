@@ -84,9 +84,9 @@ def judge(case: Case, raised: BaseException | None, seen: Mapping[str, set[str]]
             outcome, message = Outcome.NA, f"not applicable: {raised}"
         case AssertionError():
             warned = isinstance(raised, CheckWarning) or (setting is not None and setting.level is Level.WARN)
-            outcome, message = (Outcome.WARN if warned else Outcome.FAIL), _first_line(raised)
+            outcome, message = (Outcome.WARN if warned else Outcome.FAIL), _told(raised)
         case _:
-            outcome, message = Outcome.ERROR, f"{type(raised).__name__}: {_first_line(raised)}"
+            outcome, message = Outcome.ERROR, f"{type(raised).__name__}: {_told(raised)}"
     expired = ""
     if outcome in (Outcome.FAIL, Outcome.WARN):
         in_force = [waiver for waiver in case.waivers if not waiver.expired(case.at)]
@@ -113,9 +113,9 @@ def judge(case: Case, raised: BaseException | None, seen: Mapping[str, set[str]]
     }
 
 
-def _first_line(raised: BaseException) -> str:
-    lines = str(raised).splitlines()
-    return lines[0] if lines else type(raised).__name__
+def _told(raised: BaseException) -> str:
+    """Return the message; pytest's assertion rewriting adds lines of its own, which start with ``assert``."""
+    return str(raised).partition("\nassert ")[0].strip() or type(raised).__name__
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,10 @@ from tests import casefile
 
 AT = "2026-06-01T12:00:00+00:00"
 NASTY = '"><script>alert(1)</script>'
-XML = "<domain type='kvm'><name>{name}</name><memory>1024</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os>{more}</domain>"
+XML = (
+    "<domain type='kvm'><name>{name}</name><memory>1024</memory><vcpu>1</vcpu>"
+    "<os><type arch='x86_64'>hvm</type></os>{more}</domain>"
+)
 DISK = "<devices><disk type='file' device='disk'><source file='/x'/><target dev='hda' bus='ide'/></disk></devices>"
 PROFILE = """
 name: site

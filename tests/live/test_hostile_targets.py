@@ -208,7 +208,7 @@ HOSTILE = [
 
 
 def escaped(name: str) -> str:
-    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "&#10;")
+    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "&#10;").replace("'", "&apos;")
 
 
 def hostile_virsh(names: list[str], xml: str = "") -> str:
