@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 import tempfile
@@ -161,6 +162,10 @@ class Session:
                 item.extra_keyword_matches.add(check.id)
             kept.append(item)
         items[:] = kept
+
+    def pytest_collection_finish(self) -> None:
+        """Keep the garbage collector from looking through evidence and tests again and again: they stay to the end."""
+        gc.freeze()
 
     # -- verdicts --------------------------------------------------------------------------------------------------
 

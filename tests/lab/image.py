@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hashlib
 import os
@@ -30,8 +31,8 @@ TOOLS = {
 _NEEDED_MEMORY_BYTES = 3 * 2**30
 _NEEDED_DISK_BYTES = 6 * 2**30
 
-#: Locks of what this process uses; they end with it, however it ends.
-_held: list[IO[str]] = []
+#: Locks of the directories that this process uses; they end with it, however it ends.
+_held: dict[Path, IO[str]] = {}
 
 
 def why_not() -> str | None:
@@ -69,6 +70,12 @@ def digest(*parts: bytes) -> str:
     return total.hexdigest()[:16]
 
 
+@atexit.register
+def _let_go() -> None:
+    while _held:
+        _held.popitem()[1].close()
+
+
 @dataclass(frozen=True)
 class Image:
     """The files of a built image."""
@@ -92,6 +99,8 @@ def made(place: Path, make: Callable[[Path], None]) -> Path:
     It will not be removed as long as this process lives.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+    if place in _held:
+        return place
     with lock(place.with_suffix(".making")):
         if not place.exists():
             partial = place.with_suffix(".partial")
@@ -103,7 +112,8 @@ def made(place: Path, make: Callable[[Path], None]) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
             partial.rename(place)
-        _held.append(lock(place / "in-use", shared=True))
+        if place not in _held:
+            _held[place] = lock(place / "in-use", shared=True)
     return place
 
 

@@ -19,7 +19,11 @@ class Qmp:
     def __init__(self, path: Path, timeout_s: float = 60) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout_s)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         self._file = self._socket.makefile("rw")
         self._file.readline()
         self("qmp_capabilities")

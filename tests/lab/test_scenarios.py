@@ -32,10 +32,10 @@ def test_broken(scenario: Scenario, verdict: Judge) -> None:
         assert len(found.turned) == len(found.run.results)
     if others := expected.pop("others", everything):
         expected = dict.fromkeys(found.turned, others) | expected
-    wrong = {
-        name: f"{found.turned.get(name, 'as before')}  (expected: {expected.get(name, 'as before')})"
-        for name in found.turned.keys() | expected.keys()
+    wrong = [
+        f"{name}: {found.turned.get(name, 'as before')} (expected: {expected.get(name, 'as before')})"
+        for name in sorted(found.turned.keys() | expected.keys())
         if not judge.fits(found.turned.get(name), expected.get(name))
-    }
-    assert not wrong
+    ]
+    assert not wrong, "\n".join(wrong)
     assert found.run.rc == 1

@@ -174,7 +174,7 @@ def test_hugepages_that_nobody_reserved(local: Run) -> None:
 def test_the_api_sees_the_same_domains(libvirtd: None, local: Run, kvmcheck: Kvmcheck) -> None:
     """libvirt-python in place of virsh: the same verdicts on the same definitions."""
     run = kvmcheck("--hosts=libvirt+qemu:///system", "--kvmcheck-profile=production")
-    for check in ("KVM-VIO-001", "KVM-DSK-003", "KVM-PIN-005"):
+    for check in ("KVM-VIO-001", "KVM-DSK-003"):
         here = {result["subject"].split("/", 1)[1]: result["outcome"] for result in local.results if result["check"] == check}
         there = {
             result["subject"].removeprefix("qemu%3A%2F%2F%2Fsystem/"): result["outcome"]
@@ -195,4 +195,5 @@ def test_test_driver(kvmcheck: Kvmcheck) -> None:
 def test_libvirt_that_cannot_be_reached(kvmcheck: Kvmcheck) -> None:
     run = kvmcheck("--hosts=libvirt+qemu+unix:///system?socket=/nonexistent")
     assert run.rc == 1
-    assert {result["outcome"] for result in run.results} == {"unknown"}
+    judged = [result for result in run.results if not result["host"].startswith("cluster:")]
+    assert {result["outcome"] for result in judged} == {"unknown"}
