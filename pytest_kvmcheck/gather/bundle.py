@@ -81,9 +81,9 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path | str) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def _target_to_json(target: Target) -> dict[str, Any]:
@@ -151,17 +151,19 @@ def verify(path: Path) -> dict[str, str]:
             raise KvmcheckError(f"{directory / SUMS} is damaged")
         name = match[2]
         listed.add(name)
-        file = directory / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink():
+        file = f"{directory}/{name}"  # strings: a fleet has ten thousands of files, and Path is slow
+        if name.startswith("/") or ".." in name.split("/") or os.path.islink(file):  # noqa: PTH114
             complaints[name] = "leads out of the bundle"
-        elif not file.is_file():
+        elif not os.path.isfile(file):  # noqa: PTH113
             complaints[name] = "is missing"
         elif _digest(file) != match[1]:
             complaints[name] = "was changed"
-    for found in directory.rglob("*"):
-        name = str(found.relative_to(directory))
-        if not found.is_dir() and name not in listed:
-            complaints[name] = "was added"
+    start = len(str(directory)) + 1
+    for place, _, files in os.walk(directory):
+        for file in files:
+            name = f"{place}/{file}"[start:]
+            if name not in listed:
+                complaints[name] = "was added"
     return dict(sorted(complaints.items()))
 
 
@@ -204,7 +206,8 @@ def _read_host(directory: Path, name: str) -> Evidence:
         for probe, entry in body["records"].items():
             stdout = ""
             if entry["file"]:
-                with (directory / os.path.basename(entry["file"])).open(encoding="utf-8", newline="") as file:  # noqa: PTH119
+                path = f"{directory}/{os.path.basename(entry['file'])}"  # noqa: PTH119 - see verify
+                with open(path, encoding="utf-8", newline="") as file:  # noqa: PTH123
                     stdout = file.read()
             cause = Cause(entry["cause"]) if entry["cause"] else None
             records[probe] = Record(probe, stdout, entry["rc"], entry["stderr"], cause, entry["seconds"])
