@@ -1,4 +1,4 @@
-r"""Kernel release and architecture: ``uname -s -r -m``.
+r"""Kernel release and architecture: ``uname -s -r -m``, or ``uname -a`` as sosreports keep it.
 
 Source: uname(1).
 
@@ -29,7 +29,9 @@ class Uname:
 
 def parse_uname(text: str) -> Uname:
     """Return release and machine. Raises :class:`ParseError`, for other systems than Linux too."""
-    match = re.fullmatch(r"Linux (\S+) ([a-z0-9_]+)\s*", text)
+    match = re.fullmatch(r"Linux (\S+) ([a-z0-9_]+)\s*", text) or re.fullmatch(
+        r"Linux \S+ (\S+) #.* ([a-z0-9_]+) GNU/Linux\s*", text
+    )
     if not match:
         raise ParseError(f"not the uname of a Linux: {text.strip()[:60]!r}")
     return Uname(match[1], match[2])

@@ -27,7 +27,13 @@ SYSTEM: tuple[Probe, ...] = (
     ),
     command("systemd_state", "systemctl show --no-pager -p SystemState,NFailedUnits", "state of the whole system"),
     command("now", "date +%s", "the target's clock, seconds since 1970", roles=EVERYWHERE),
-    command("uname", "uname -s -r -m", "kernel release and architecture", roles=EVERYWHERE),
+    command(
+        "uname",
+        "uname -s -r -m",
+        "kernel release and architecture",
+        roles=EVERYWHERE,
+        sos=("sos_commands/kernel/uname_-a",),
+    ),
     shell(
         "cpuinfo",
         "[ -r /proc/cpuinfo ] || exit 66\n"

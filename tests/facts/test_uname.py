@@ -22,9 +22,12 @@ def test_kernels(text: str, release: str, machine: str, x86: bool) -> None:
     assert (uname.release, uname.machine, uname.x86) == (release, machine, x86)
 
 
-@pytest.mark.parametrize(
-    "text", [*HOSTILE, "Linux", "Linux 6.1.0", "FreeBSD 14.0-RELEASE amd64", "Linux host 6.1.0 #1 SMP x86_64 GNU/Linux"]
-)
+@pytest.mark.parametrize("text", [*HOSTILE, "Linux", "Linux 6.1.0", "FreeBSD 14.0-RELEASE amd64", "Linux host 6.1.0 #1 SMP x86_64"])
 def test_what_is_no_linux(text: str) -> None:
     with pytest.raises(ParseError):
         parse_uname(text)
+
+
+def test_the_long_form_of_sosreports() -> None:
+    found = parse_uname("Linux kvm01 6.1.0-56-amd64 #1 SMP PREEMPT_DYNAMIC Debian 6.1.1 x86_64 x86_64 x86_64 GNU/Linux\n")
+    assert (found.release, found.machine) == ("6.1.0-56-amd64", "x86_64")
