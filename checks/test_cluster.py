@@ -88,7 +88,7 @@ def _machine_types(cluster: Cluster, findings: Findings) -> None:
     findings.unknown(missing)
 
     def used(host: Host) -> set[tuple[str, str]]:
-        return {(domain.saved.arch, domain.saved.machine) for domain in domains(host) if domain.saved.machine}
+        return {(domain.saved.os.arch, domain.saved.os.machine) for domain in domains(host) if domain.saved.os.machine}
 
     wanted, missing = cluster.each(used)
     findings.unknown(missing)

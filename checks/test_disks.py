@@ -6,7 +6,7 @@ from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, 
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
-from pytest_kvmcheck.facts.domain import Disk
+from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.snapshots import parse_snapshots
 from pytest_kvmcheck.views.domains import Domain
 from pytest_kvmcheck.views.host import Host

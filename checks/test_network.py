@@ -5,7 +5,8 @@ from __future__ import annotations
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
-from pytest_kvmcheck.facts.domain import DomainXml, Nic
+from pytest_kvmcheck.facts.domain import DomainXml
+from pytest_kvmcheck.facts.domain_nic import Nic
 from pytest_kvmcheck.facts.names import Lookup, loopback
 from pytest_kvmcheck.views.domains import Domain
 from pytest_kvmcheck.views.host import Host

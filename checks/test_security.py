@@ -7,7 +7,7 @@ import re
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause, ParseError
-from pytest_kvmcheck.facts.domain import Graphics
+from pytest_kvmcheck.facts.domain_graphics import Graphics
 from pytest_kvmcheck.facts.libvirtconf import Value
 from pytest_kvmcheck.facts.listeners import Listener, parse_listeners
 from pytest_kvmcheck.facts.names import loopback

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pytest_kvmcheck import Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
-from pytest_kvmcheck.facts.domain import Disk, Nic
+from pytest_kvmcheck.facts.domain_disk import Disk
+from pytest_kvmcheck.facts.domain_nic import Nic
 from pytest_kvmcheck.views.cpu import uname
 from pytest_kvmcheck.views.domains import Domain
 from pytest_kvmcheck.views.host import Host
@@ -59,7 +60,7 @@ def test_disk_bus(domain: Domain, disk: Disk) -> None:
     if disk.bus == "scsi":
         controller = domain.saved.controller("scsi", disk.controller)
         model = controller.model if controller else ""
-        assert model in VIRTIO_SCSI or (model == "ibmvscsi" and domain.saved.machine.startswith("pseries")), (
+        assert model in VIRTIO_SCSI or (model == "ibmvscsi" and domain.saved.os.machine.startswith("pseries")), (
             f"{domain}: disk {disk.target} is on a SCSI controller, model {model or 'lsilogic (none given)'}, expected virtio-scsi."
         )
         return
@@ -143,10 +144,10 @@ def test_domain_is_accelerated(host: Host, domain: Domain, params: Params) -> No
     xml = domain.saved
     with Findings() as findings:
         if xml.type != "kvm":
-            if not params.allow_tcg or _same_family(xml.arch, machine := uname(host).machine):
+            if not params.allow_tcg or _same_family(xml.os.arch, machine := uname(host).machine):
                 findings.fail(f"{domain}: domain type is {xml.type or '(none)'}, expected kvm.")
             else:
-                note(f"{xml.arch} on {machine} is emulated, which the profile allows")
+                note(f"{xml.os.arch} on {machine} is emulated, which the profile allows")
             return
         if domain.running:
             accelerator = process_of(domain).accelerator

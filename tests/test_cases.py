@@ -68,9 +68,45 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Judge:
 
 
 @pytest.fixture(scope="session")
-def verdicts(tmp_path_factory: pytest.TempPathFactory, run: Judge) -> dict[str, dict[str, Any]]:
-    cases = CASES + [casefile.flipped(case) for case in CASES if "flip" in case.data]
+def asked(request: pytest.FixtureRequest) -> list[CaseFile]:
+    """The cases of the checks that were selected: ``-k KVM-MEM`` judges no others."""
+    checks = {check for item in request.session.items if (check := _check_of(item))}
+    return [case for case in CASES if case.check in checks]
+
+
+def _check_of(item: pytest.Item) -> str:
+    """The check that a parametrized test of this file is about."""
+    values = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    case = values.get("case")
+    return case.check if isinstance(case, CaseFile) else str(values.get("check_id", ""))
+
+
+@pytest.fixture(scope="session")
+def verdicts(tmp_path_factory: pytest.TempPathFactory, run: Judge, asked: list[CaseFile]) -> dict[str, dict[str, Any]]:
+    cases = asked + [casefile.flipped(case) for case in asked if "flip" in case.data]
     return judge_all(cases, tmp_path_factory.mktemp("cases"), run)
+
+
+@pytest.fixture(scope="session")
+def lossy(
+    tmp_path_factory: pytest.TempPathFactory, run: Judge, asked: list[CaseFile], verdicts: dict[str, dict[str, Any]]
+) -> dict[str, list[str]]:
+    """By check: the passing cases that still pass when one answer that they read is taken away."""
+    variants: dict[str, tuple[CaseFile, str]] = {}
+    for case in asked:
+        if case.outcome != "pass":
+            continue
+        for number, proof in enumerate(verdicts[case.name]["evidence"]):
+            key = proof["host"].removeprefix(f"{case.name}.") if "hosts" in case.data else ""
+            if proof["probe"] not in case.data.get("optional", []):
+                variant = casefile.without(case, f"{key}/{proof['probe']}", number)
+                variants[variant.name] = (variant, proof["probe"])
+    results = judge_all([variant for variant, _ in variants.values()], tmp_path_factory.mktemp("lossy"), run)
+    survivors = defaultdict(list)
+    for name, result in results.items():
+        if result["outcome"] == "pass":
+            survivors[variants[name][0].check].append(f"{name}: passes without {variants[name][1]}")
+    return survivors
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}.{case.outcome}")
@@ -100,32 +136,21 @@ def test_no_case_is_without_its_check() -> None:
     assert {case.check for case in CASES} <= set(CHECKS)
 
 
-def test_no_pass_survives_the_loss_of_its_evidence(verdicts: dict[str, dict[str, Any]], tmp_path: Path, run: Judge) -> None:
+@pytest.mark.parametrize("check_id", CHECKS)
+def test_no_pass_survives_the_loss_of_its_evidence(check_id: str, lossy: dict[str, list[str]]) -> None:
     """Take away, one at a time, each answer that a passing case read: unless named optional, the verdict is no pass."""
-    lossy: dict[str, tuple[CaseFile, str]] = {}
-    for case in CASES:
-        if case.outcome != "pass":
-            continue
-        for number, proof in enumerate(verdicts[case.name]["evidence"]):
-            key = proof["host"].removeprefix(f"{case.name}.") if "hosts" in case.data else ""
-            if proof["probe"] not in case.data.get("optional", []):
-                variant = casefile.without(case, f"{key}/{proof['probe']}", number)
-                lossy[variant.name] = (variant, proof["probe"])
-    results = judge_all([variant for variant, _ in lossy.values()], tmp_path, run)
-    survivors = [f"{name}: passes without {lossy[name][1]}" for name, result in results.items() if result["outcome"] == "pass"]
-    assert not survivors, "\n".join(survivors)
+    assert not lossy[check_id], "\n".join(lossy[check_id])
 
 
-def test_checks_declare_what_they_read(verdicts: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("check_id", CHECKS)
+def test_check_declares_what_it_reads(check_id: str, verdicts: dict[str, dict[str, Any]]) -> None:
     """``reads`` is neither too short nor too long: it is what `kvmcheck explain` and `kvmcheck commands` show."""
-    seen: dict[str, set[str]] = defaultdict(set)
-    for case in CASES:
-        seen[case.check] |= {proof["probe"].partition(":")[0] for proof in verdicts[case.name]["evidence"]}
-    wrong = {}
-    for check_id, check in CHECKS.items():
-        # The list of domains is read to find the subjects, before any verdict.
-        listing = {"virsh"} if check.scope in ("domain", "disk", "nic", "vcpu") else set()
-        undeclared, unread = seen[check_id] - set(check.reads), set(check.reads) - seen[check_id] - listing
-        if undeclared or unread:
-            wrong[check_id] = f"undeclared: {sorted(undeclared)}, never read in a case: {sorted(unread)}"
-    assert not wrong, "\n".join(f"{key}: {value}" for key, value in sorted(wrong.items()))
+    seen = {
+        proof["probe"].partition(":")[0] for case in CASES if case.check == check_id for proof in verdicts[case.name]["evidence"]
+    }
+    check = CHECKS[check_id]
+    # The list of domains is read to find the subjects, before any verdict.
+    listing = {"virsh"} if check.scope in ("domain", "disk", "nic", "vcpu") else set()
+    undeclared, unread = seen - set(check.reads), set(check.reads) - seen - listing
+    assert not undeclared, f"not declared: {sorted(undeclared)}"
+    assert not unread, f"never read in a case: {sorted(unread)}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_kvmcheck.facts.domain import parse_xml
+from pytest_kvmcheck.facts.xmltext import parse_xml
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""Network cards in the definition of a domain: ``<interface>``.
+
+Source: https://libvirt.org/formatdomain.html#network-interfaces
+
+>>> from pytest_kvmcheck.facts.xmltext import parse_xml
+>>> text = '''<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/><target dev='vnet0'/>
+... <model type='virtio'/><driver name='vhost' queues='4'/></interface>'''
+>>> nic = read_nic(parse_xml(text, "interface"), 0)
+>>> nic.name, nic.source, nic.tap, nic.queues
+('52:54:00:00:00:01', 'br0', 'vnet0', 4)
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pytest_kvmcheck.facts.xmltext import attribute, integer
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A network card of the guest. ``name`` is its MAC address, the one identity every card has."""
+
+    name: str
+    type: str
+    model: str
+    driver: str
+    queues: int
+    source: str
+    tap: str
+    trust_guest_rx_filters: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_nic(nic: ET.Element, index: int) -> Nic:
+    """Return the card that *nic*, the *index*-th of its domain, describes."""
+    driver = nic.find("driver")
+    source = nic.find("source")
+    place = ""
+    if source is not None:
+        place = next((source.get(key, "") for key in ("network", "bridge", "dev") if source.get(key)), "")
+    return Nic(
+        name=attribute(nic, "mac", "address") or f"nic{index}",
+        type=nic.get("type", ""),
+        model=attribute(nic, "model", "type"),
+        driver=driver.get("name", "") if driver is not None else "",
+        queues=integer(driver.get("queues") if driver is not None else None, "driver/@queues", 1),
+        source=place,
+        tap=attribute(nic, "target", "dev"),
+        trust_guest_rx_filters=nic.get("trustGuestRxFilters") == "yes",
+        attributes=dict(driver.attrib) if driver is not None else {},
+    )

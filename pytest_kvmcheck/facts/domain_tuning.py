@@ -1,0 +1,82 @@
+"""CPU and I/O tuning in the definition of a domain: ``<cputune>``, ``<iothreads>``, ``<blkiotune>``.
+
+Source: https://libvirt.org/formatdomain.html#cpu-tuning
+
+>>> from pytest_kvmcheck.facts.xmltext import parse_xml
+>>> text = '''<domain><vcpu current='1'>4</vcpu><iothreads>2</iothreads><iothreadids><iothread id='5'/></iothreadids>
+... <cputune><shares>1024</shares><period>100000</period><quota>-1</quota><vcpusched vcpus='0-1' scheduler='fifo' priority='1'/>
+... </cputune></domain>'''
+>>> tuning = read_tuning(parse_xml(text, "domain"))
+>>> tuning.shares, tuning.iothread_ids, tuning.schedulers[0].scheduler, sorted(tuning.schedulers[0].threads), tuning.vcpus_current
+(1024, ('1', '5'), 'fifo', [0, 1], 1)
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+
+from pytest_kvmcheck.facts.xmltext import cpuset, integer
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """A scheduling policy of vCPUs (``kind`` vcpu), iothreads or the emulator (``threads`` is then empty)."""
+
+    kind: str
+    threads: frozenset[int]
+    scheduler: str
+    priority: int
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """CPU and I/O tuning; None where the XML does not say. ``quota`` is microseconds per ``period``, -1 for no limit."""
+
+    vcpus_current: int | None
+    shares: int | None
+    period: int | None
+    quota: int | None
+    iothread_ids: tuple[str, ...]
+    schedulers: tuple[Scheduler, ...]
+    has_blkiotune: bool
+
+
+def read_tuning(domain: ET.Element) -> Tuning:
+    """Return the tuning of *domain*. Raises :class:`~pytest_kvmcheck.errors.ParseError`."""
+
+    def number(path: str) -> int | None:
+        text = domain.findtext(path)
+        return integer(text, path) if text is not None else None
+
+    vcpu = domain.find("vcpu")
+    return Tuning(
+        vcpus_current=integer(vcpu.get("current"), "vcpu/@current") if vcpu is not None and vcpu.get("current") else None,
+        shares=number("cputune/shares"),
+        period=number("cputune/period"),
+        quota=number("cputune/quota"),
+        iothread_ids=_iothread_ids(domain),
+        schedulers=tuple(
+            Scheduler(
+                kind,
+                cpuset(item, f"{kind}s") or frozenset(),
+                item.get("scheduler", ""),
+                integer(item.get("priority"), f"{kind}sched/@priority", 0),
+            )
+            for kind in ("vcpu", "iothread", "emulator")
+            for item in domain.findall(f"cputune/{kind}sched")
+        ),
+        has_blkiotune=domain.find("blkiotune") is not None,
+    )
+
+
+def _iothread_ids(domain: ET.Element) -> tuple[str, ...]:
+    """Return the ids of the iothreads: those given, filled up with the lowest free numbers to the count of ``<iothreads>``."""
+    given = [item.get("id", "") for item in domain.findall("iothreadids/iothread")]
+    count = min(integer(domain.findtext("iothreads"), "iothreads", 0), 4096)
+    number = 1
+    while len(given) < count:
+        if str(number) not in given:
+            given.append(str(number))
+        number += 1
+    return tuple(sorted(given, key=lambda text: (len(text), text)))
