@@ -13,8 +13,9 @@ evidence:
   ksm: {files: {/sys/kernel/mm/ksm/run: "1"}}     # files, as `grep -H ^` prints them
   chrony_tracking: {rc: 127, stderr: "sh: chronyc: not found"}   # how it ended; the cause follows as it does live
   virsh: {cause: timed out}                       # or the cause itself
-domains:                      # optional: libvirt's answers for these domains (virsh:*, domain:*)
-  - {xml: "<domain>...", running: true, autostart: true, persistent: true, snapshots: "...", live: "<domain>..."}
+domains:                      # optional: libvirt's answers for these domains (virsh:*, domain:*, domstats:*)
+  - {xml: "<domain>...", running: true, autostart: true, persistent: true, snapshots: "...", live: "<domain>...",
+     info: "...", state: "...", stats: "Domain: ...", later: "Domain: ..."}   # later: second sample, ten seconds on
 hosts: {a: {evidence: ..., domains: ...}, b: ...}  # instead of evidence: a cluster
 flip: {probe: ksm, from: "run:1", to: "run:0", outcome: na}    # change the decisive value: the verdict must change
 """
@@ -90,8 +91,10 @@ def record(probe: str, value: Any) -> Record:
 
 def domain_records(domains: list[dict[str, Any]]) -> Iterator[Record]:
     lists: dict[str, list[str]] = {"all": [], "running": [], "autostart": [], "persistent": []}
-    yield Record("virsh")
-    yield Record("domain")
+    for probe in ("virsh", "domain", "domstats", "domstats_later"):
+        yield Record(probe)
+    yield Record("domstats:uptime", "1000.00\n")
+    yield Record("domstats_later:uptime", "1010.00\n")
     for number, domain in enumerate(domains):
         try:
             uuid = parse_domain(domain["xml"]).uuid
@@ -106,6 +109,12 @@ def domain_records(domains: list[dict[str, Any]]) -> Iterator[Record]:
         yield Record(f"domain:{uuid}/live", domain.get("live", domain["xml"]))
         empty = " Name   Creation Time   State\n-------------------------------\n\n"
         yield Record(f"domain:{uuid}/snapshots", domain.get("snapshots", empty))
+        for part in ("info", "state"):
+            if part in domain:
+                yield Record(f"domain:{uuid}/{part}", domain[part])
+        for probe, part in (("domstats", "stats"), ("domstats_later", "later")):
+            if part in domain:
+                yield Record(f"{probe}:{uuid}", domain[part])
     for name, uuids in lists.items():
         yield Record(f"virsh:{name}", "".join(f"{uuid}\n" for uuid in uuids) + "\n")
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from pytest_kvmcheck.probes.clock import CLOCK
+from pytest_kvmcheck.probes.cpu import CPU
+from pytest_kvmcheck.probes.disks import DISKS
+from pytest_kvmcheck.probes.guest import GUEST
 from pytest_kvmcheck.probes.libvirt import LIBVIRT
+from pytest_kvmcheck.probes.logs import LOGS
+from pytest_kvmcheck.probes.memory import MEMORY
 from pytest_kvmcheck.probes.model import Probe, Root
 from pytest_kvmcheck.probes.network import NETWORK
+from pytest_kvmcheck.probes.placement import PLACEMENT
+from pytest_kvmcheck.probes.security import SECURITY
+from pytest_kvmcheck.probes.services import SERVICES
 from pytest_kvmcheck.probes.storage import STORAGE
 from pytest_kvmcheck.probes.system import SYSTEM
 
 __all__ = ["PROBES", "Probe", "Root", "probes_for"]
 
-#: System first: systemctl must be asked before anything starts an idle daemon.
+#: Systemd first: it must be asked before anything starts an idle daemon.
+_AREAS = (
+    *(SERVICES, SYSTEM, CPU, MEMORY, CLOCK, STORAGE, LIBVIRT),
+    *(PLACEMENT, DISKS, NETWORK, LOGS, SECURITY, GUEST),
+)
 PROBES: dict[str, Probe] = {
-    probe.id: probe for probe in sorted((*SYSTEM, *STORAGE, *LIBVIRT, *NETWORK), key=lambda probe: probe.last)
+    probe.id: probe for probe in sorted((probe for area in _AREAS for probe in area), key=lambda probe: probe.last)
 }
 
 

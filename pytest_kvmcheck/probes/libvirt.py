@@ -18,6 +18,34 @@ _DAEMONS = (
 )
 _DAEMON_CONF = " ".join(f"/etc/libvirt/{name}.conf" for name in _DAEMONS)
 
+#: Runs what is put in for each running QEMU process, whose PID is in $p; it may add to the positional parameters.
+_EACH_QEMU = """\
+for f in /run/libvirt/qemu/*.pid; do
+  [ -e "$f" ] || continue; case ${{f##*/}} in driver.pid) continue ;; esac
+  read -r p <"$f" || [ "$p" ] || continue
+  case $p in ''|*[!0-9]*) continue ;; esac
+  [ -d /proc/$p ] || continue
+  {}
+done
+"""
+
+
+def _domstats(groups: str) -> str:
+    """Return the script that asks libvirt for counters of the running domains, with the time of asking (/proc/uptime).
+
+    ``--nowait`` keeps a stuck domain from holding up the others; libvirt before 4.5 does not know it and refuses all.
+    """
+    return (
+        "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
+        f"u=$({_VIRSH} list --uuid) || exit 1\n"
+        "echo @@$N uptime; read -r t _ </proc/uptime; echo $t\n"
+        f's() {{ b=; for i in $u; do b="$b echo @@$N $i; domstats $1 {groups} $i;"; done; {_VIRSH} "$b" 2>&1; }}\n'
+        '[ -n "$u" ] || exit 0\n'
+        "o=$(s --nowait); case $o in *'unsupported option'*|*\"doesn't support option\"*) o=$(s) ;; esac\n"
+        "printf '%s\\n' \"$o\"; exit 0"
+    )
+
+
 LIBVIRT: tuple[Probe, ...] = (
     shell(
         "virsh",
@@ -35,12 +63,76 @@ LIBVIRT: tuple[Probe, ...] = (
         f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
         f"u=$({_VIRSH} list --all --uuid) || exit 1\n"
         'b=; for i in $u; do b="$b echo @@$N $i/live; dumpxml $i; echo @@$N $i/saved; dumpxml --inactive $i;'
-        ' echo @@$N $i/snapshots; snapshot-list $i;"; done\n'
+        " echo @@$N $i/snapshots; snapshot-list $i; echo @@$N $i/info; dominfo $i;"
+        ' echo @@$N $i/state; domstate --reason $i;"; done\n'
         f'[ -z "$b" ] || {_VIRSH} "$b" 2>&1; exit 0',
-        "libvirt: live and saved definition and the snapshots of every domain",
+        "libvirt: live and saved definition, snapshots, state and messages of every domain",
         keyed=True,
         timeout_s=60,
         max_bytes=32 * MAX_BYTES,
+    ),
+    shell(
+        "domstats",
+        _domstats("--state --balloon --vcpu --block --interface"),
+        "libvirt: counters of the running domains, first sample",
+        keyed=True,
+        timeout_s=30,
+        max_bytes=4 * MAX_BYTES,
+    ),
+    shell(
+        "domstats_later",
+        _domstats("--vcpu"),
+        "libvirt: vCPU counters of the running domains, second sample",
+        keyed=True,
+        timeout_s=30,
+        max_bytes=4 * MAX_BYTES,
+        last=True,
+    ),
+    # UUIDs, as names are chosen by strangers and virsh would take a quote in one for its own.
+    shell(
+        "objects",
+        f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
+        f'n=$({_VIRSH} "net-list --all --uuid; echo @; pool-list --all --uuid") || exit 1\n'
+        "k=net b=; for i in $n; do\n"
+        "  case $i in @) k=pool; continue ;; *[!0-9a-fA-F-]*) continue ;; esac\n"
+        '  b="$b echo @@$N $k/$i/xml; $k-dumpxml $i; echo @@$N $k/$i/info; $k-info $i;"\n'
+        "done\n"
+        f'{_VIRSH} "$b echo @@$N secrets; secret-list; echo @@$N filters; nwfilter-list" 2>&1; exit 0',
+        "libvirt: networks and pools with their definitions, secrets (never their values) and filters",
+        keyed=True,
+        timeout_s=30,
+        max_bytes=4 * MAX_BYTES,
+    ),
+    shell(
+        "qemu_proc",
+        _EACH_QEMU.format(
+            "for f in status limits cgroup mountinfo attr/current attr/apparmor/current; do"
+            ' [ -e /proc/$p/$f ] && set -- "$@" /proc/$p/$f; done'
+        )
+        + '[ $# -gt 0 ] || exit 0\ngrep -aH ^ -- "$@"; exit 0',
+        "state, limits, cgroup and confinement of the running QEMU processes",
+        max_bytes=8 * MAX_BYTES,
+    ),
+    shell(
+        "qemu_threads",
+        _EACH_QEMU.format('set -- "$@" /proc/$p/task') + "[ $# -gt 0 ] || exit 0\n"
+        "grep -raHE '^(Name|Cpus_allowed_list):' --include=status \"$@\" 2>/dev/null; exit 0",
+        "names and CPU affinity of the threads of the running QEMU processes",
+        max_bytes=8 * MAX_BYTES,
+    ),
+    shell(
+        "qemu_cgroup",
+        _EACH_QEMU.format(
+            "while IFS=: read -r _ c g; do case $c in ''|*memory*) g=${g%/libvirt/*}; g=${g%/emulator}; g=${g%/vcpu*}\n"
+            "  for d in /sys/fs/cgroup$g /sys/fs/cgroup/memory$g; do\n"
+            "    for f in memory.events memory.swap.current memory.numa_stat hugetlb.*.numa_stat io.max memory.oom_control; do\n"
+            '      for f in $d/$f; do [ -r "$f" ] && set -- "$@" "$f"; done\n'
+            "    done\n"
+            "  done ;; esac; done </proc/$p/cgroup"
+        )
+        + '[ $# -gt 0 ] || exit 0\ngrep -aH ^ -- "$@"; exit 0',
+        "memory, huge pages, swap and I/O limits of the cgroups of the running QEMU processes",
+        max_bytes=8 * MAX_BYTES,
     ),
     shell(
         "image_stat",

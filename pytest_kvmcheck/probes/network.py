@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import Probe, Root, command, file, files, shell
+from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root, command, file, files, shell
 
 NETWORK: tuple[Probe, ...] = (
     command("hostname", "hostname", "the host's name"),
     command("hostname_fqdn", "timeout 5 hostname -f", "the host's full name"),
     command("ip_addr", "ip -j addr", "addresses of the host"),
+    command("ip_link", "ip -j -d link", "network devices: MTU, state, bridges, bonds, VLANs, taps", max_bytes=4 * MAX_BYTES),
+    command("ip_route", "ip -j route", "routes"),
     files("etc_hosts", "/etc/hosts", "static names"),
     shell(
         "name_lookup",

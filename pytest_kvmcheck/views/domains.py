@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
-from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.domain import DomainXml, parse_domain
 from pytest_kvmcheck.facts.domainlist import parse_uuids
+from pytest_kvmcheck.facts.dominfo import DomInfo, parse_dominfo
+from pytest_kvmcheck.facts.domstats import DomStats, parse_domstats
+from pytest_kvmcheck.facts.pool import Info, Pool, parse_info, parse_pool
+from pytest_kvmcheck.facts.virtnet import VirtNetwork, parse_network
 from pytest_kvmcheck.views.host import Host, fact
+
+T = TypeVar("T")
 
 #: The check that reports a libvirt daemon that does not answer; what depends on it is blocked by it.
 DAEMON_CHECK = "KVM-SVC-001"
@@ -30,12 +38,17 @@ def virsh(host: Host, section: str) -> str:
 
 @fact
 def _virsh_answered(host: Host) -> bool:
-    record = host.evidence.record("virsh")
+    return _answered(host, "virsh")
+
+
+def _answered(host: Host, probe: str) -> bool:
+    """Raise :class:`EvidenceMissing`, blocked by ``DAEMON_CHECK``, when *probe*, a call of virsh, got no connection."""
+    record = host.evidence.record(probe)
     if record.cause in (Cause.LOST, Cause.NOT_COLLECTED, Cause.TRUNCATED):
-        host.evidence.whole("virsh")
-    if record.cause or (record.rc and not host.evidence.keyed("virsh")) or record.stdout.strip():
+        host.evidence.whole(probe)
+    if record.cause or (record.rc and not host.evidence.keyed(probe)) or record.stdout.strip():
         why = f"{record.cause}: {record.complaint}" if record.cause else record.complaint
-        raise EvidenceMissing(Cause.BLOCKED, f"no libvirt daemon answers ({why})", "virsh", DAEMON_CHECK)
+        raise EvidenceMissing(Cause.BLOCKED, f"no libvirt daemon answers ({why})", probe, DAEMON_CHECK)
     return True
 
 
@@ -116,6 +129,25 @@ class Domain:
         return bool(self.tags & {"critical", "database", "realtime"})
 
     @property
+    def info(self) -> DomInfo:
+        """State and messages of the domain (``virsh dominfo``)."""
+        return self.host.evidence.parsed(f"domain{KEY_SEPARATOR}{self.uuid}/info", parse_dominfo)
+
+    @property
+    def stats(self) -> DomStats:
+        """Counters of the domain, first sample; only of a running one."""
+        return self._stats("domstats")
+
+    @property
+    def stats_later(self) -> DomStats:
+        """Counters of the vCPUs, second sample; ``seconds_between`` tells how much later."""
+        return self._stats("domstats_later")
+
+    def _stats(self, probe: str) -> DomStats:
+        _answered(self.host, probe)
+        return self.host.evidence.parsed(f"{probe}{KEY_SEPARATOR}{self.uuid}", parse_domstats)
+
+    @property
     def snapshots(self) -> str:
         """The table of ``virsh snapshot-list``."""
         return self.host.evidence.text(f"domain{KEY_SEPARATOR}{self.uuid}/snapshots")
@@ -161,3 +193,42 @@ def domains(host: Host) -> tuple[Domain, ...]:
 def running_domains(host: Host) -> list[Domain]:
     """Return the domains that run."""
     return [domain for domain in domains(host) if domain.running]
+
+
+@fact
+def seconds_between_stats(host: Host) -> float:
+    """Seconds between the first and the second sample of the domains' counters, by the host's uptime."""
+    times = []
+    for probe in ("domstats", "domstats_later"):
+        _answered(host, probe)
+        times.append(host.evidence.parsed(f"{probe}{KEY_SEPARATOR}uptime", _uptime))
+    return times[1] - times[0]
+
+
+def _uptime(text: str) -> float:
+    try:
+        return float(text.strip())
+    except ValueError:
+        raise ParseError(f"not an uptime: {text.strip()[:40]!r}") from None
+
+
+def _objects(host: Host, kind: str, parse: Callable[[str], T]) -> tuple[tuple[T, Info], ...]:
+    _answered(host, "objects")
+    found = []
+    for key in host.evidence.keyed("objects"):
+        if key.startswith(f"{kind}/") and key.endswith("/xml"):
+            place = f"objects{KEY_SEPARATOR}{key.removesuffix('/xml')}"
+            found.append((host.evidence.parsed(f"{place}/xml", parse), host.evidence.parsed(f"{place}/info", parse_info)))
+    return tuple(found)
+
+
+@fact
+def networks(host: Host) -> dict[str, tuple[VirtNetwork, Info]]:
+    """Networks of libvirt and their state by name; those that are off too."""
+    return {network.name: (network, info) for network, info in _objects(host, "net", parse_network)}
+
+
+@fact
+def storage_pools(host: Host) -> dict[str, tuple[Pool, Info]]:
+    """Storage pools of libvirt and their state by name; those that are off too."""
+    return {pool.name: (pool, info) for pool, info in _objects(host, "pool", parse_pool)}

@@ -1,0 +1,42 @@
+r"""The kernel's log: ``journalctl -k -o short-unix``.
+
+Source: journalctl(1). A line reads ``seconds.micros host kernel: message``. The first line of a boot stands before those
+that were picked on the target: it proves that the log may be read. The host's own name is no part of the message.
+
+>>> log = parse_kernel_log("1700000000.000001 kvm01 kernel: Linux version 6.1.0\n1700000012.5 oops01 kernel: EDAC MC0: 1 CE\n"
+...                        "1700000013.0 kvm01 kernel: audit: type=1400 apparmor=\"DENIED\"\n")
+>>> len(log), log[0].time_s, log[0].text
+(2, 1700000012.5, 'EDAC MC0: 1 CE')
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pytest_kvmcheck.errors import ParseError
+
+_LINE = re.compile(r"(?P<time>\d{1,12}\.\d{1,9}) \S+ (?:kernel|unknown)(?:\[\d+\])?: ?(?P<text>.*)")
+
+
+@dataclass(frozen=True)
+class KernelMessage:
+    """A message of the kernel; ``time_s`` is seconds since 1970."""
+
+    time_s: float
+    text: str
+
+
+def parse_kernel_log(text: str) -> tuple[KernelMessage, ...]:
+    """Return the picked messages, without the first line of the boot. Raises :class:`ParseError` when there is none."""
+    lines = text.splitlines()
+    if not lines or not _LINE.fullmatch(lines[0]):
+        raise ParseError(f"not the kernel's log: {lines[0][:80] if lines else ''!r}")
+    found = []
+    for line in lines[1:]:
+        match = _LINE.fullmatch(line)
+        if match:
+            found.append(KernelMessage(float(match["time"]), match["text"]))
+        elif not line.startswith((" ", "\t")):  # continuation lines of one message are indented
+            raise ParseError(f"not a line of the kernel's log: {line[:80]!r}")
+    return tuple(found)
