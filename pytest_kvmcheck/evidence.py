@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 #: Parts a probe's id from the key of one of its answers: ``domain_xml:<uuid>``.
@@ -209,9 +210,12 @@ class Evidence:
         return {name.removeprefix(prefix): self.records[name] for name in sorted(self.records) if name.startswith(prefix)}
 
 
-def parsing(probe: str, parse: Callable[[str], T], text: str) -> T:
-    """Return ``parse(text)``; a :class:`ParseError` becomes :class:`EvidenceMissing` that names *probe*."""
+def parsing(probe: str, parse: Callable[[S], T], given: S) -> T:
+    """Return ``parse(given)``; a :class:`ParseError` becomes :class:`EvidenceMissing` that names *probe*.
+
+    So does a number beyond Python's own bounds: whatever a text holds, it is the text that is at fault.
+    """
     try:
-        return parse(text)
-    except ParseError as exc:
+        return parse(given)
+    except (ParseError, ValueError, OverflowError) as exc:
         raise EvidenceMissing(Cause.UNPARSABLE, f"{probe}: {exc}", probe) from exc

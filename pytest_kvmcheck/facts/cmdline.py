@@ -12,12 +12,14 @@ from __future__ import annotations
 import re
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import takes_any_line
 
 Cmdline = tuple[tuple[str, str | None], ...]
 
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
 
 
+@takes_any_line("a flag may be any word")
 def parse_cmdline(text: str) -> Cmdline:
     """Return the parameters in order; a flag has the value None. Raises :class:`ParseError`, for an error message too.
 

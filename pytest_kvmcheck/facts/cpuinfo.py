@@ -37,7 +37,7 @@ def parse_cpuinfo(text: str) -> CpuInfo:
         name, colon, value = line.partition(":")
         if colon:
             fields.setdefault(name.strip(), []).append(value.strip())
-    if not _KNOWN & set(fields):
+    if not any(any(fields.get(name, [])) for name in _KNOWN):
         raise ParseError(f"not /proc/cpuinfo: {text.strip()[:60]!r}")
     lists = [set(value.split()) for name in ("flags", "features", "Features") for value in fields.get(name, [])]
     return CpuInfo(

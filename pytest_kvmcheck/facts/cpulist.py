@@ -18,11 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 #: Linux supports fewer CPUs than this; a larger number is damage, or an attack on our memory.
 MAX_CPUS = 65536
 
 
+@empty_is_an_answer("a NUMA node without CPUs, or an empty set")
 def parse_cpulist(text: str) -> frozenset[int]:
     """Return the numbers in *text*. Raises :class:`ParseError` for anything but numbers, ranges and exclusions."""
     included: set[int] = set()

@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 
+@empty_is_an_answer("no map is a multipath one")
 def parse_dmsetup(text: str) -> dict[str, tuple[str, ...]]:
     """Return the states of the paths by map. Raises :class:`ParseError`."""
     if text.strip() == "No devices found":

@@ -6,6 +6,9 @@ Source: https://docs.kernel.org/admin-guide/mm/hugetlbpage.html
 ...          "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages": "80\\n"}
 >>> parse_pools(files)[2 * 2**20].total, parse_pools(files)[2 * 2**20].free
 (128, 80)
+>>> node = "/sys/devices/system/node/node1/hugepages/hugepages-2048kB"
+>>> parse_node_pools({f"{node}/{name}_hugepages": "8" for name in ("nr", "free")})
+{(1, 2097152): Pool(total=8, free=8, reserved=0, surplus=0, overcommit=0)}
 >>> requested_on_cmdline((("hugepagesz", "1G"), ("hugepages", "4"), ("hugepagesz", "2M"), ("hugepages", "0:512,1:256")), 2**21)
 {1073741824: 4, 2097152: 768}
 """
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.cmdline import Cmdline
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 _FILE = re.compile(
     r"/sys/(?:kernel/mm|devices/system/node/node(?P<node>\d+))/hugepages/hugepages-(?P<kb>\d+)kB/(?P<name>\w+)_hugepages"
@@ -63,11 +67,13 @@ def _pools(files: Mapping[str, str]) -> dict[tuple[int, int], Pool]:
     return pools
 
 
+@empty_is_an_answer("the kernel has no huge pages")
 def parse_pools(files: Mapping[str, str]) -> dict[int, Pool]:
     """Return the pools of the system by page size (bytes). Raises :class:`ParseError`."""
     return {size: pool for (_, size), pool in sorted(_pools(files).items())}
 
 
+@empty_is_an_answer("the kernel has no huge pages")
 def parse_node_pools(files: Mapping[str, str]) -> dict[tuple[int, int], Pool]:
     """Return the pools by NUMA node and page size (bytes). Raises :class:`ParseError`."""
     return dict(sorted(_pools(files).items()))

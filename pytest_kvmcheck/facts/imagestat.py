@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ImageStat:
         return not self.block_device and self.allocated_bytes < self.size_bytes
 
 
+@empty_is_an_answer("there is no image")
 def parse_image_stat(text: str) -> dict[str, ImageStat]:
     """Return the images by path. Raises :class:`ParseError`."""
     found = {}

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.choice import chosen
 
 _ROOT = "/sys/kernel/mm/ksm"
 
@@ -44,5 +45,5 @@ def parse_ksm(files: Mapping[str, str]) -> Ksm:
     run = number("run")
     if run is None or run > 2:
         raise ParseError(f"ksm/run is {run}, not 0, 1 or 2")
-    advisor = re.search(r"\[(.+?)\]", files.get(f"{_ROOT}/advisor_mode", ""))
-    return Ksm(run, number("merge_across_nodes"), advisor[1] if advisor else "")
+    advisor = files.get(f"{_ROOT}/advisor_mode")
+    return Ksm(run, number("merge_across_nodes"), chosen(advisor) if advisor is not None else "")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 Value = int | str | tuple[str, ...]
 
@@ -31,6 +32,7 @@ _REST = re.compile(_GAP)
 _ITEM = re.compile(r"""(?P<text>"[^"\n]*"|'[^'\n]*')|(?P<number>[+-]?\d+)|\#[^\n]*""", re.VERBOSE)
 
 
+@empty_is_an_answer("all settings are commented out")
 def parse_conf(text: str) -> dict[str, Value]:
     """Return the settings; the first of two equal keys counts, as it does for libvirt. Raises :class:`ParseError`."""
     settings: dict[str, Value] = {}

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Listener:
             return False
 
 
+@empty_is_an_answer("nothing listens")
 def parse_listeners(text: str) -> tuple[Listener, ...]:
     """Return the listeners; none is an answer. Raises :class:`ParseError`."""
     found = []

@@ -58,7 +58,7 @@ def parse_maps(text: str) -> tuple[MultipathMap, ...]:
     try:
         data = json.loads(text)
         maps = [_map(item) for item in data["maps"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise ParseError(f"not multipathd's JSON: {text.strip()[:80]!r}") from exc
     return tuple(sorted(maps, key=lambda item: item.name))
 

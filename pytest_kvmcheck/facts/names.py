@@ -20,6 +20,7 @@ import json
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer, takes_any_line
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def parse_getent(text: str) -> Lookup:
     """Return the answer of ``getent ahosts`` or ``getent hosts``. Raises :class:`ParseError` when it is cut or garbled."""
     lines = [line for line in text.splitlines() if line.strip()]
     code = lines[-1].removeprefix("rc=") if lines and lines[-1].startswith("rc=") else ""
-    if not code.isdigit():
+    if not (code.isascii() and code.isdigit()):
         raise ParseError(f"an answer of getent without its end: {text.strip()[:60]!r}")
     addresses, names = [], []
     for line in lines[:-1]:
@@ -52,8 +53,12 @@ def parse_getent(text: str) -> Lookup:
     return Lookup(int(code), tuple(dict.fromkeys(addresses)), tuple(dict.fromkeys(names)))
 
 
+@empty_is_an_answer("the file names nobody")
+@takes_any_line("the resolver passes over lines that are no entries")
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the addresses by name; lines that are no entries are left out, as the resolver does."""
+    """Return the addresses by name; other lines are left out, as the resolver does. Raises :class:`ParseError` for binary texts."""
+    if "\0" in text:
+        raise ParseError("not a text file")
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         address, *names = line.partition("#")[0].split() or [""]
@@ -70,9 +75,13 @@ def parse_addresses(text: str) -> frozenset[str]:
     """Return the addresses that ``ip -j addr`` lists. Raises :class:`ParseError`."""
     try:
         links = json.loads(text)
-        return frozenset(_address(info["local"]) for link in links for info in link.get("addr_info", []) if "local" in info)
+        # Where a filter left a link out, old releases of iproute2 print {} for it.
+        found = frozenset(_address(info["local"]) for link in links if link for info in link["addr_info"] if "local" in info)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise ParseError(f"not the JSON of ip addr: {text.strip()[:60]!r}") from exc
+    if not found:
+        raise ParseError("ip addr lists no address, not even that of the loopback")
+    return found
 
 
 def loopback(address: str) -> bool:

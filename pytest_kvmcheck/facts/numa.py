@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.cpulist import parse_cpulist
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 _ROOT = "/sys/devices/system/node"
 
@@ -35,6 +36,7 @@ class NumaNode:
     has_memory: bool
 
 
+@empty_is_an_answer("no nodes: the kernel knows no NUMA; an empty list: a node without CPUs")
 def parse_numa(files: Mapping[str, str]) -> tuple[NumaNode, ...]:
     """Return the NUMA nodes in *files* (path -> text), sorted by id. Raises :class:`ParseError`.
 
@@ -42,6 +44,8 @@ def parse_numa(files: Mapping[str, str]) -> tuple[NumaNode, ...]:
     """
     listed = files.get(f"{_ROOT}/has_memory")
     with_memory = parse_cpulist(listed) if listed is not None else None
+    if with_memory is not None and not with_memory:
+        raise ParseError("has_memory lists no node")
     nodes = []
     for path in files:
         match = re.fullmatch(rf"{_ROOT}/node(\d+)/cpulist", path)

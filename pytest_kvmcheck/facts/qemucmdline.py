@@ -15,14 +15,19 @@ import json
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer, takes_any_line
 
 
+@takes_any_line("a word without = is an option too")
+@empty_is_an_answer("an option may be empty")
 def parse_options(text: str) -> dict[str, str]:
     """Return the keys and values of one option argument; a first word without ``=`` has the key ``""``.
 
     >>> parse_options("0.0.0.0:0,tls-creds=vnc0,sasl=on"), parse_options("kvm,thread=multi")
     ({'': '0.0.0.0:0', 'tls-creds': 'vnc0', 'sasl': 'on'}, {'': 'kvm', 'thread': 'multi'})
     """
+    if "\0" in text:
+        raise ParseError(f"not an option of QEMU: {text[:60]!r}")
     if text.startswith("{"):
         try:
             data = json.loads(text)
@@ -73,10 +78,11 @@ class QemuProcess:
         return ""
 
 
+@takes_any_line("an argument may be any text")
 def parse_process(pid: str, text: str) -> QemuProcess:
     """Return the process. Raises :class:`ParseError` when it has no arguments or no -uuid: it is gone, or no guest."""
     args = tuple(text.splitlines())
-    if not pid.isdigit() or not args:
+    if not (pid.isascii() and pid.isdigit()) or not args or "\0" in text:
         raise ParseError(f"process {pid[:20]} has no command line")
     uuids = [value for name, value in itertools.pairwise(args) if name == "-uuid"]
     if not uuids:

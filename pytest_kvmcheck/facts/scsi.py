@@ -17,6 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer, takes_any_line
+
+#: Kind of the identifier, dot, identifier (drivers/scsi/scsi_lib.c: scsi_vpd_lun_id).
+_WWID = re.compile(r"[a-z][a-z0-9]{1,5}\.[ -~]+")
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,21 @@ class DmMap:
         return self.uuid.startswith("mpath-")
 
 
+@empty_is_an_answer("no SCSI disk has a WWID")
 def parse_wwids(files: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return the SCSI disks by WWID, sorted; disks without a WWID are left out."""
+    """Return the SCSI disks by WWID, sorted; disks without a WWID are left out. Raises :class:`ParseError`."""
     found: dict[str, list[str]] = {}
     for path, text in sorted(files.items()):
         match = re.fullmatch(r"/sys/block/(sd[a-z]+)/device/wwid", path)
         if match and text.strip():
+            if not _WWID.fullmatch(text.strip()):
+                raise ParseError(f"{path} is not a WWID: {text.strip()[:60]!r}")
             found.setdefault(text.strip(), []).append(match[1])
     return {wwid: tuple(disks) for wwid, disks in found.items()}
 
 
+@empty_is_an_answer("there is no device-mapper map")
+@takes_any_line("a map may have any name")
 def parse_dm_maps(files: Mapping[str, str], slaves: str) -> tuple[DmMap, ...]:
     """Return the device-mapper maps, sorted by name. Raises :class:`ParseError` for a list of slaves that is none."""
     below: dict[str, list[str]] = {}
@@ -57,5 +66,7 @@ def parse_dm_maps(files: Mapping[str, str], slaves: str) -> tuple[DmMap, ...]:
         match = re.fullmatch(r"/sys/block/(dm-\d+)/dm/name", path)
         if match:
             uuid = files.get(f"/sys/block/{match[1]}/dm/uuid", "").strip()
+            if not text.strip() or not (text.strip() + uuid).isprintable():
+                raise ParseError(f"{path} and its uuid are no names: {text.strip()[:40]!r}, {uuid[:40]!r}")
             maps.append(DmMap(match[1], text.strip(), uuid, tuple(sorted(below.get(match[1], [])))))
     return tuple(sorted(maps, key=lambda item: item.name))

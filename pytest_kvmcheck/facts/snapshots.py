@@ -19,8 +19,9 @@ import re
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
-_ROW = re.compile(r" ?(?P<name>.*?)\s+(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4})\s+(?P<state>[a-z -]+?)\s*")
+_ROW = re.compile(r" ?(?P<name>.*?)\s+(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4})\s+(?P<state>[a-z -]+?)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,20 @@ class Snapshot:
     state: str
 
 
+@empty_is_an_answer("the domain has no snapshots")
 def parse_snapshots(text: str) -> tuple[Snapshot, ...]:
     """Return the snapshots. Raises :class:`ParseError` without the head of the table: an error is not "no snapshots"."""
     lines = text.replace("\r\n", "\n").split("\n")
-    if len(lines) < 2 or not lines[0].split()[:1] == ["Name"] or not set(lines[1].strip()) == {"-"}:
+    if len(lines) < 2 or not lines[0].split()[:1] == ["Name"] or not re.fullmatch("-{20,}", lines[1].strip()):
         raise ParseError(f"not a table of snapshots: {text.strip()[:80]!r}")
     found = []
     for line in filter(str.strip, lines[2:]):
         match = _ROW.fullmatch(line)
         if not match:
             raise ParseError(f"not a row of the table of snapshots: {line.strip()[:80]!r}")
-        created = dt.datetime.strptime(match["time"], "%Y-%m-%d %H:%M:%S %z").timestamp()
+        try:
+            created = dt.datetime.strptime(match["time"], "%Y-%m-%d %H:%M:%S %z").timestamp()
+        except (ValueError, OverflowError):
+            raise ParseError(f"not a time: {match['time']!r}") from None
         found.append(Snapshot(match["name"].strip(), created, match["state"]))
     return tuple(found)

@@ -12,12 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer, takes_any_line
+
 _ORDER = ("/etc/sysctl.d/", "/run/sysctl.d/", "/usr/local/lib/sysctl.d/", "/usr/lib/sysctl.d/", "/lib/sysctl.d/")
 _LINE = re.compile(r"\s*-?\s*(?P<key>[\w./*?\[\]-]+?)\s*=\s*(?P<value>[^#;]*?)\s*(?:[#;].*)?")
 
 
+@empty_is_an_answer("nothing is set")
+@takes_any_line("systemd-sysctl passes over lines that are no settings")
 def effective(files: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that win, with dotted names."""
+    """Return the settings that win, with dotted names. Raises :class:`ParseError` for binary files."""
     chosen: dict[str, str] = {}
     for directory in _ORDER:
         for path in files:
@@ -28,6 +33,8 @@ def effective(files: Mapping[str, str]) -> dict[str, str]:
         paths.append("/etc/sysctl.conf")
     settings: dict[str, str] = {}
     for path in paths:
+        if "\0" in files[path]:
+            raise ParseError(f"{path} is not a text file")
         for line in files[path].splitlines():
             match = _LINE.fullmatch(line)
             if match and not line.lstrip().startswith(("#", ";")):

@@ -67,6 +67,8 @@ def parse_span(text: str) -> float:
     if text.strip() == "infinity":
         return math.inf
     total = 0.0
+    if not text.strip():
+        raise ParseError("not a time span: it is empty")
     for part in text.split():
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)?", part)
         if not match or (match[2] or "s") not in _SECONDS:

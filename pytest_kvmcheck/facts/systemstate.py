@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 _STATES = {"initializing", "starting", "running", "degraded", "maintenance", "stopping", "offline", "unknown"}
 _LEGEND = re.compile(r"(LOAD|ACTIVE|SUB)\s+=|\d+ loaded units? listed|To show all")
@@ -24,11 +25,12 @@ def parse_state(text: str) -> tuple[str, int | None]:
     state, failed = properties.get("SystemState", ""), properties.get("NFailedUnits", "")
     if state not in _STATES:
         raise ParseError(f"not a system state: {text.strip()[:60]!r}")
-    if failed and not failed.isdigit():
+    if failed and not (failed.isascii() and failed.isdigit()):
         raise ParseError(f"not a number of failed units: {failed[:20]!r}")
     return state, int(failed) if failed else None
 
 
+@empty_is_an_answer("no unit failed")
 def parse_failed(text: str) -> tuple[str, ...]:
     """Return the names of the failed units, sorted; none is an answer. Raises :class:`ParseError`."""
     units = []

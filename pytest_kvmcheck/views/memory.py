@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
-
-from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
+from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.choice import chosen
 from pytest_kvmcheck.facts.hugepages import Pool, parse_node_pools, parse_pools, requested_on_cmdline
@@ -15,8 +12,6 @@ from pytest_kvmcheck.facts.numa import NumaNode, parse_numa
 from pytest_kvmcheck.facts.sysctlconf import effective
 from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.host import Host, fact
-
-T = TypeVar("T")
 
 
 def demand_sysfs(host: Host) -> None:
@@ -31,7 +26,7 @@ def numa_nodes(host: Host) -> tuple[NumaNode, ...]:
     if not files:
         files.demand_all_readable()
         demand_sysfs(host)
-    return _parsed("numa", parse_numa, files)
+    return parsing("numa", parse_numa, files)
 
 
 @fact
@@ -39,7 +34,7 @@ def ksm(host: Host) -> Ksm:
     """KSM as the kernel runs it."""
     files = host.evidence.files("ksm")
     files.need("/sys/kernel/mm/ksm/run")
-    return _parsed("ksm", parse_ksm, files)
+    return parsing("ksm", parse_ksm, files)
 
 
 @fact
@@ -64,7 +59,7 @@ def pools(host: Host) -> dict[int, Pool]:
     if not files:
         files.demand_all_readable()
         demand_sysfs(host)
-    return _parsed("hugepages", parse_pools, files)
+    return parsing("hugepages", parse_pools, files)
 
 
 @fact
@@ -74,7 +69,7 @@ def node_pools(host: Host) -> dict[tuple[int, int], Pool]:
     if not files:
         files.demand_all_readable()
         demand_sysfs(host)
-    return _parsed("hugepages_node", parse_node_pools, files)
+    return parsing("hugepages_node", parse_node_pools, files)
 
 
 @fact
@@ -82,7 +77,7 @@ def sysctl_conf(host: Host) -> dict[str, str]:
     """Kernel settings of sysctl.d that win at boot."""
     files = host.evidence.files("sysctl_files")
     files.demand_all_readable()
-    return effective(files)
+    return parsing("sysctl_files", effective, files)
 
 
 @fact
@@ -98,14 +93,6 @@ def requested_pages(host: Host) -> dict[int, dict[str, int]]:
             raise EvidenceMissing(Cause.UNPARSABLE, f"vm.nr_hugepages = {text[:40]!r} in sysctl.d", "sysctl_files")
         found.setdefault(default, {})["sysctl.d"] = int(text)
     return found
-
-
-def _parsed(probe: str, parse: Callable[[Mapping[str, str]], T], files: Mapping[str, str]) -> T:
-    """Return ``parse(files)``; a :class:`ParseError` is *unknown*."""
-    try:
-        return parse(files)
-    except ParseError as exc:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"{probe}: {exc}", probe) from exc
 
 
 def choice(host: Host, probe: str, path: str) -> str:

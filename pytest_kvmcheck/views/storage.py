@@ -16,7 +16,7 @@ def wwids(host: Host) -> dict[str, tuple[str, ...]]:
     """SCSI disks by WWID; a WWID of several disks is one LUN."""
     disks = host.evidence.text("scsi_disks").split()
     files = host.evidence.files("scsi_wwids")
-    found = parse_wwids(files)
+    found = parsing("scsi_wwids", parse_wwids, files)
     if disks and not found:
         files.demand_all_readable()
         raise EvidenceMissing(Cause.MISSING, f"none of the {len(disks)} SCSI disks tells its WWID", "scsi_wwids")
