@@ -35,8 +35,10 @@ def parse_counters(files: Mapping[str, str]) -> Counters:
         times = [int(word) for word in cpu[:8]]
         if len(times) < 8:
             raise ParseError("the cpu line of /proc/stat tells no steal time")
-        pages = dict(line.split() for line in files.get("/proc/vmstat", "").splitlines())
-        swapped = int(pages["pswpin"]) + int(pages["pswpout"]) if pages else None
+        swapped = None
+        if "/proc/vmstat" in files:
+            pages = dict(line.split() for line in files["/proc/vmstat"].splitlines())
+            swapped = int(pages["pswpin"]) + int(pages["pswpout"])
     except (KeyError, ValueError, IndexError, StopIteration) as exc:
         raise ParseError(f"not the counters of /proc: {exc!r}"[:120]) from None
     return Counters(uptime, times[7], sum(times), swapped)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.cpulist import parse_cpulist
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def size(status: Mapping[str, str], name: str) -> int | None:
 def parse_limits(text: str) -> dict[str, tuple[int | None, int | None]]:
     """Return soft and hard limits by name; None is no limit. Raises :class:`ParseError`."""
     lines = text.splitlines()
-    if not lines or not lines[0].startswith("Limit "):
+    if len(lines) < 2 or not lines[0].startswith("Limit "):
         raise ParseError(f"not /proc/PID/limits: {text[:60]!r}")
     found = {}
     for line in lines[1:]:
@@ -74,6 +75,7 @@ def parse_limits(text: str) -> dict[str, tuple[int | None, int | None]]:
     return found
 
 
+@empty_is_an_answer("no domain runs")
 def parse_threads(files: Mapping[str, str]) -> dict[int, tuple[Thread, ...]]:
     """Return the threads by PID from their status files, sorted by TID. Raises :class:`ParseError`."""
     found: dict[int, list[Thread]] = {}

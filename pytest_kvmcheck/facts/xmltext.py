@@ -58,14 +58,14 @@ def size_bytes(element: ET.Element | None, default_unit: str = "KiB") -> int:
         raise ParseError(f"not a size: <{element.tag} unit={unit!r}>{(element.text or '')[:40]}") from None
 
 
-def integer(text: str | None, what: str, default: int | None = None) -> int:
-    """Return the number in *text*; without text, *default*. Raises :class:`ParseError` that names *what*."""
-    if text is None and default is not None:
+def integer(number: str | None, what: str, default: int | None = None) -> int:
+    """Return *number* as one; without it, *default*. Raises :class:`ParseError` that names *what*."""
+    if number is None and default is not None:
         return default
     try:
-        return int((text or "").strip())
+        return int((number or "").strip())
     except ValueError:
-        raise ParseError(f"{what} is not a number: {(text or '')[:40]!r}") from None
+        raise ParseError(f"{what} is not a number: {(number or '')[:40]!r}") from None
 
 
 def cpuset(element: ET.Element | None, name: str = "cpuset") -> frozenset[int] | None:
