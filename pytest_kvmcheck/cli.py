@@ -49,6 +49,14 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+def _show_profiles(_options: argparse.Namespace) -> int:
+    for profile in _profiles(catalog.load()):
+        count = sum(profile.setting(check_id) is not None for check_id in profile.settings)
+        print(f"{profile.name}: {profile.title} ({count} checks)")
+        print(textwrap.indent(textwrap.fill(" ".join(profile.description.split()), 76), "    "))
+    return 0
+
+
 def _explain(options: argparse.Namespace) -> int:
     from pytest_kvmcheck.reports import explain
 
@@ -179,6 +187,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--area", help="only one area: CPU, MEM, NUM ...")
     sub.add_argument("--severity", choices=[str(severity) for severity in Severity])
     sub.add_argument("--json", action="store_true", help="as JSON")
+
+    command("profiles", _show_profiles, "show the shipped profiles and what each trades for what", """\
+        A profile of your own is a YAML file that extends one of them:
+          name: site
+          extends: production
+          checks:
+            KVM-TIM-002: {params: {max_offset_ms: 5}}
+        kvmcheck list --profile NAME lists the checks of one; kvmcheck schema profile helps your editor.""")  # fmt: skip
 
     sub = command("explain", _explain, "explain checks: the good state, why, what is read, the rule, how to fix", """\
         examples:
