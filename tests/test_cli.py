@@ -95,8 +95,8 @@ def test_schemas_are_schemas() -> None:
 
 def test_docs_are_generated(tmp_path: Path) -> None:
     assert kvmcheck("docs", str(tmp_path / "d")).returncode == 0
-    text = (tmp_path / "d" / "mem.md").read_text()
-    assert "## KVM-MEM-001" in text
+    assert (tmp_path / "d" / "KVM-MEM-001.md").read_text().startswith("# KVM-MEM-001: ")
+    assert "(KVM-MEM-001.md)" in (tmp_path / "d" / "index.md").read_text()
 
 
 def test_a_closed_pipe_is_no_error() -> None:
