@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_kvmcheck import Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
+from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.domain import Disk, Nic
 from pytest_kvmcheck.views.cpu import uname
 from pytest_kvmcheck.views.domains import Domain
@@ -149,6 +150,6 @@ def test_domain_is_accelerated(host: Host, domain: Domain, params: Params) -> No
                 note(f"{xml.arch} on {machine} is emulated, which the profile allows")
             return
         if domain.running:
-            accelerator = process_of(domain).accelerator
+            accelerator = parsing("qemu_process", lambda process: process.accelerator, process_of(domain))
             if accelerator != "kvm":
                 findings.fail(f"{domain}: its QEMU runs with accelerator {accelerator or 'tcg (none given)'}, expected kvm.")
