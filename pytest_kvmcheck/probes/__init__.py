@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pytest_kvmcheck.probes.libvirt import LIBVIRT
-from pytest_kvmcheck.probes.model import Probe, Root
+from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root
 from pytest_kvmcheck.probes.network import NETWORK
 from pytest_kvmcheck.probes.storage import STORAGE
 from pytest_kvmcheck.probes.system import SYSTEM
 
-__all__ = ["PROBES", "Probe", "Root", "probes_for"]
+__all__ = ["MAX_BYTES", "PROBES", "Probe", "Root", "probes_for"]
 
 #: System first: systemctl must be asked before anything starts an idle daemon.
 PROBES: dict[str, Probe] = {
