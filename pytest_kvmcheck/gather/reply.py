@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from pytest_kvmcheck.gather.script import FILES, FILES_BYTES, STDERR_BYTES
 from pytest_kvmcheck.probes import Probe
 
 _HELLO = re.compile(r"HELLO 1 (base64|hex) uid=(\d+) sudo=(\w+)")
+_BEGIN = re.compile(r"BEGIN (\S+)( gzip)?")
 _END = re.compile(r"END (\S+) ([\d.]*),([\d.]*)((?: \S+)*)")
 _TIMED_OUT = {124, 137, 143}
 _NOT_PERMITTED = re.compile(
@@ -55,7 +57,7 @@ def read(text: str, nonce: str, probes: Iterable[Probe]) -> Reply | None:
     mark = f"@{nonce} "
     hello: re.Match[str] | None = None
     complete = False
-    open_probe, body = "", list[str]()
+    open_probe, packed, body = "", False, list[str]()
     records: dict[str, Record] = {}
     for line in text.splitlines():
         if not line.startswith(mark):
@@ -66,15 +68,15 @@ def read(text: str, nonce: str, probes: Iterable[Probe]) -> Reply | None:
             hello = match
         elif hello is None:
             continue
-        elif word.startswith("BEGIN "):
-            open_probe, body = word.removeprefix("BEGIN "), []
+        elif match := _BEGIN.fullmatch(word):
+            open_probe, packed, body = match[1], bool(match[2]), []
         elif (match := _END.fullmatch(word)) and match[1] == open_probe:
             if open_probe == FILES:
-                whole = _whole(Probe(FILES, "", "", max_bytes=FILES_BYTES), body, match, hello[1])
+                whole = _whole(Probe(FILES, "", "", max_bytes=FILES_BYTES), body, match, hello[1], packed)
                 records |= _file_records(whole, [probe for probe in wanted.values() if probe.reads_files], nonce)
             elif open_probe in wanted:
                 probe = wanted[open_probe]
-                whole = _whole(probe, body, match, hello[1])
+                whole = _whole(probe, body, match, hello[1], packed)
                 records |= split(whole, nonce) if probe.keyed and whole.rc >= 0 else {probe.id: whole}
             open_probe = ""
         elif word == "DONE":
@@ -93,6 +95,23 @@ def _decoded(words: list[str], encoding: str) -> bytes:
     return base64.b64decode("".join(words), validate=True)
 
 
+def _unpacked(data: bytes, bound: int) -> bytes:
+    """Return what gzip packed, up to *bound* bytes: a bomb costs no more memory. Raises ValueError for a damaged or cut stream.
+
+    >>> import gzip
+    >>> _unpacked(gzip.compress(b"abc"), 9), _unpacked(gzip.compress(b"a" * 10**6), 4)
+    (b'abc', b'aaaa')
+    """
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        text = unpacker.decompress(data, bound)
+    except zlib.error as exc:
+        raise ValueError(str(exc)) from None
+    if len(text) < bound and (not unpacker.eof or unpacker.unused_data):
+        raise ValueError("the compressed answer is cut or followed by something else")
+    return text
+
+
 def _seconds(begin: str, end: str) -> float | None:
     try:
         return round(float(end) - float(begin), 2)
@@ -100,12 +119,14 @@ def _seconds(begin: str, end: str) -> float | None:
         return None
 
 
-def _whole(probe: Probe, body: list[str], end: re.Match[str], encoding: str) -> Record:
+def _whole(probe: Probe, body: list[str], end: re.Match[str], encoding: str, packed: bool) -> Record:
     """Return what one frame holds."""
     words = end[4].split()
     codes = [word[1:] for word in words if word.startswith("!")]
     try:
         stdout = _decoded(body, encoding)
+        if packed:
+            stdout = _unpacked(stdout, probe.max_bytes + 1)
         stderr = decode(_decoded([word for word in words if not word.startswith("!")], encoding)).lstrip("\n")
         rc = int(codes[0])
     except (binascii.Error, ValueError, IndexError):

@@ -4,8 +4,8 @@ The reply is a sequence of frames, each line of which starts with ``@`` and a ra
 banner nor a file's content can be taken for one::
 
     @<nonce> HELLO 1 <encoding> uid=<uid> sudo=<off|granted|denied|absent>
-    @<nonce> BEGIN <probe>
-    <encoded standard output, bounded>
+    @<nonce> BEGIN <probe>[ gzip]
+    <encoded standard output, bounded; compressed before it was encoded when BEGIN says so>
     @<nonce> END <probe> <seconds> !<exit code> <encoded standard error, bounded>
     @<nonce> DONE
 """
@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Iterable
 
 from pytest_kvmcheck.evidence import RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED
-from pytest_kvmcheck.probes import Probe, Root
+from pytest_kvmcheck.probes import MAX_BYTES, Probe, Root
 
 #: Standard error beyond this is cut.
 STDERR_BYTES = 2048
@@ -87,7 +87,7 @@ def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False) -> str:
 exec 3>&1 </dev/null
 LC_ALL=C PATH=$PATH:/usr/sbin:/sbin N={nonce}
 export LC_ALL PATH N SUDO S
-unset LANGUAGE
+unset LANGUAGE GZIP
 U=$(id -u) S= A={"wanted" if sudo else "off"}
 if [ $A = wanted ] && [ "$U" != 0 ]; then
   if ! command -v sudo >/dev/null 2>&1; then A=absent
@@ -109,16 +109,17 @@ case $(timeout --version 2>/dev/null) in
   }}
   else t() {{ shift 3; "$@"; }}; fi ;;
 esac
-bounded() {{ head -c $1 | e; }}
+# What may be large is compressed where there is a gzip; the head of its frame says so.
+if command -v gzip >/dev/null 2>&1; then Z=gzip; packed() {{ head -c $1 | gzip -c | e; }}
+else Z=; packed() {{ head -c $1 | e; }}; fi
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 # p PROBE SECONDS BYTES SCRIPT: one frame. The script's streams end in pipes of their own below timeout, so that a process that
 # cannot be killed (stuck in the kernel) holds up nothing but itself. Its exit code and errors come back through descriptor 5.
-# head keeps what it has read until it ends; cat, for the files, passes on what came before a file that hangs.
+# head keeps what it has read until it ends; cat, for what may be large, passes on what came before a file that hangs.
 p() {{
-  up; B=$T
-  printf '@%s BEGIN %s\\n' $N $1
-  I="head -c $3" O=e
-  [ $1 != {FILES} ] || I=cat O="bounded $3"
+  up; B=$T I="head -c $3" O=e F=
+  [ $3 -le {MAX_BYTES + 1} ] || I=cat O="packed $3" F=${{Z:+ $Z}}
+  printf '@%s BEGIN %s\\n' $N "$1$F"
   R=$({{ {{ t -k 2 $2 sh -c "$H{{ {{ {{ ( exec 2>&7 5>&- 6>&- 7>&-
 $4
   ); echo \\"!\\$N!\\$?!\\" >&5; }} | $I; }} 7>&1 >&6 | head -c {STDERR_BYTES} >&5; }} 6>&1" 3>&-
