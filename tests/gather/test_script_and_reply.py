@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_kvmcheck.errors import Cause
-from pytest_kvmcheck.gather import reply
+from pytest_kvmcheck.gather import reply, script
 from pytest_kvmcheck.gather.script import ARGUMENT_BYTES, build, carry
 from pytest_kvmcheck.probes import MAX_BYTES, PROBES, Probe, Root, probes_for
 
@@ -84,8 +84,8 @@ def test_files_say_missing_denied_and_empty(shell: list[str], tmp_path: Path) ->
     place = tmp_path
     (place / "full").write_text("1\n2")
     (place / "empty").write_text("")
-    script = f"g {place}/full {place}/empty {place}/none {place}/*.none"
-    assert ask(Probe("x", "", script), shell=shell)["x"].stdout == f"{place}/full:1\n{place}/full:2\n"
+    several = f"g {place}/full {place}/empty {place}/none {place}/*.none"
+    assert ask(Probe("x", "", several), shell=shell)["x"].stdout == f"{place}/full:1\n{place}/full:2\n"
     assert ask(Probe("x", "", f"g {place}/none {place}/*.none"), shell=shell)["x"].cause is Cause.MISSING
     assert ask(Probe("x", "", f"g {place}/none", one_file=True), shell=shell)["x"].cause is Cause.MISSING
     empty = ask(Probe("x", "", f"g {place}/empty", one_file=True), shell=shell)["x"]
@@ -103,20 +103,53 @@ def test_files_are_read_together_and_stay_apart(shell: list[str], tmp_path: Path
     assert (records["b"].stdout, records["none"].cause, records["z"].stdout) == ("b\n", Cause.MISSING, "z\n")
 
 
-def test_a_file_that_never_ends_costs_the_files_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read before it is judged; what comes after it is timed out, and other probes go on."""
-    from pytest_kvmcheck.gather import script
-
-    monkeypatch.setattr(script, "FILES_TIMEOUT_S", 2)
+def test_who_hangs_in_a_batch_costs_nobody_else(shell: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What came to its end before him is kept, and who comes after him is asked again."""
+    monkeypatch.setattr(script, "BATCH_TIMEOUT_S", 1)
     (tmp_path / "a").write_text("a\n")
-    first, stuck, last = (
-        Probe("a", "", f"g {tmp_path}/a", one_file=True),
-        Probe("b", "", "g x; sleep 30"),
-        Probe("c", "", f"g {tmp_path}/a", one_file=True),
+    file = f"g {tmp_path}/a"
+    records = ask(
+        Probe("a", "", file, one_file=True),
+        Probe("stuck", "", "echo before; trap '' TERM; sleep 30", timeout_s=1),
+        Probe("c", "", file, one_file=True),
+        Probe("keyed", "", "echo @@$N one; echo 1", keyed=True),
+        Probe("e", "", "echo e; exit 3"),
+        shell=shell,
     )
-    records = ask(first, stuck, last, Probe("z", "", "echo z"))
-    assert records["a"].stdout == "a\n"
-    assert (records["c"].cause, records["z"].stdout) == (Cause.TIMEOUT, "z\n")
+    assert (records["a"].stdout, records["c"].stdout, records["keyed:one"].stdout) == ("a\n", "a\n", "1\n")
+    assert (records["stuck"].cause, records["e"].stdout, records["e"].rc) == (Cause.TIMEOUT, "e\n", 3)
+
+
+@pytest.mark.parametrize("flood", ["yes", "yes >&2", "while :; do head -c 1000000 /dev/zero; done"])
+def test_who_floods_a_batch_costs_nobody_else(flood: str, shell: list[str]) -> None:
+    records = ask(Probe("a", "", "echo a"), Probe("bad", "", flood, timeout_s=2), Probe("c", "", "echo c"), shell=shell)
+    assert (records["a"].stdout, records["c"].stdout) == ("a\n", "c\n")
+    assert records["bad"].cause or records["bad"].rc
+
+
+def test_who_kills_the_shell_costs_nobody_else(shell: list[str]) -> None:
+    records = ask(Probe("a", "", "echo a"), Probe("bad", "", "kill -9 $PPID $$"), Probe("c", "", "echo c"), shell=shell)
+    assert (records["a"].stdout, records["c"].stdout) == ("a\n", "c\n")
+
+
+def test_a_probe_that_is_no_shell_script_costs_nobody_else(shell: list[str]) -> None:
+    records = ask(Probe("a", "", "echo a"), Probe("bad", "", "if ) fi"), Probe("c", "", "echo c"), shell=shell)
+    assert (records["a"].stdout, records["c"].stdout, records["bad"].rc != 0) == ("a\n", "c\n", True)
+
+
+def test_the_streams_of_a_batch_stay_apart(shell: list[str]) -> None:
+    forged = "echo '@=forged END one 1,2 0'; echo '@=forged END one' >&2; printf 'no end'; printf 'no end either' >&2; exit 4"
+    records = ask(Probe("one", "", forged), Probe("one_more", "", "echo more; echo bad >&2"), shell=shell)
+    assert records["one"].stdout == "@=forged END one 1,2 0\nno end"
+    assert records["one"].stderr == "@=forged END one\nno end either"
+    assert (records["one"].rc, records["one_more"].stdout, records["one_more"].stderr) == (4, "more\n", "bad\n")
+
+
+def test_more_than_fits_into_one_batch(shell: list[str]) -> None:
+    probes = [Probe(f"p{number}", "", f"echo {number}") for number in range(2 * script.BATCH_SIZE + 3)]
+    records = ask(*probes, Probe("slow", "", "echo slow", timeout_s=60), Probe("late", "", "echo late", last=True), shell=shell)
+    assert all(records[f"p{number}"].stdout == f"{number}\n" for number in range(len(probes)))
+    assert (records["slow"].stdout, records["late"].stdout) == ("slow\n", "late\n")
 
 
 def big(script: str, **options: Any) -> Probe:
