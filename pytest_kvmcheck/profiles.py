@@ -14,7 +14,7 @@ from pytest_kvmcheck.catalog import digest
 from pytest_kvmcheck.contradictions import contradiction
 from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.paths import shipped
-from pytest_kvmcheck.registry import Check, Params, Severity
+from pytest_kvmcheck.registry import Check, Choice, Params, Severity
 from pytest_kvmcheck.yamlfile import YamlFile, did_you_mean
 
 
@@ -194,6 +194,11 @@ def _validate_type(source: YamlFile, key: tuple[str, ...], value: Any, default: 
         if default is not None:
             raise source.error("has no value", key)
         return
+    if isinstance(default, Choice):
+        if value not in default.words:
+            hint = did_you_mean(str(value), default.words)
+            raise source.error(f"expected one of {', '.join(default.words)}, given: {value!r}{hint}{_bare(value)}", key)
+        return
     expected: type | tuple[type, ...] = type(default)
     if expected is float:
         expected = (int, float)
@@ -201,8 +206,11 @@ def _validate_type(source: YamlFile, key: tuple[str, ...], value: Any, default: 
         expected = (list, tuple)
     if not isinstance(value, expected) or (isinstance(value, bool) and not isinstance(default, bool)):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(type(default), "a list")
-        hint = ' (YAML reads a bare yes, no, on or off as true or false: write "off")' if isinstance(value, bool) else ""
-        raise source.error(f"expected {wanted}, given: {value!r}{hint}", key)
+        raise source.error(f"expected {wanted}, given: {value!r}{_bare(value)}", key)
+
+
+def _bare(value: Any) -> str:
+    return ' (YAML reads a bare yes, no, on or off as true or false: write "off")' if isinstance(value, bool) else ""
 
 
 def json_schema() -> dict[str, Any]:
