@@ -46,7 +46,7 @@ QUICK_S = 10
 #   g FILE|GLOB...   print files as path:line
 #   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
 #   s PROBE, z CODE  begin and end the answer of one probe of a batch, on both streams
-_HELPERS = f"""\
+HELPERS = f"""\
 denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 s() {{ i=$1; up; B=$T; echo "@=$N BEGIN $i"; echo "@=$N BEGIN $i" >&2; }}
@@ -118,7 +118,7 @@ if [ $A = wanted ] && [ "$U" != 0 ]; then
   elif sudo -n -l >/dev/null 2>&1; then S='sudo -n' A=granted
   else A=denied; fi
 fi
-H={shlex.quote(_HELPERS)}
+H={shlex.quote(HELPERS)}
 if command -v base64 >/dev/null 2>&1; then e() {{ base64; }}; W=base64
 else e() {{ od -An -v -tx1; }}; W=hex; fi
 # t -k 2 SECONDS COMMAND: GNU's timeout stops the command and its children; busybox's only the command itself.
