@@ -124,6 +124,8 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[31m\\nb")
     'a\\\\x1b[31m\\\\nb'
     """
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
