@@ -86,10 +86,10 @@ def main() -> None:
         print(f"{HOSTS} hosts, {verdicts} verdicts, medians of {ROUNDS} rounds")
         for what, index in (("clock", 0), ("CPU time", 1)):
             theirs, mine = (statistics.median(one[index] for one in column) for column in (empty, ours))
-            print(
-                f"{what}: empty tests {theirs:.2f} s | kvmcheck {mine:.2f} s, {verdicts / mine:.0f} verdicts/s | ratio {mine / theirs:.2f}"
-            )
-        print(f"peak memory: empty tests {max(one[2] for one in empty):.0f} MiB | kvmcheck {max(one[2] for one in ours):.0f} MiB")
+            speed = f"{verdicts / mine:.0f} verdicts/s | ratio {mine / theirs:.2f}"
+            print(f"{what}: empty tests {theirs:.2f} s | kvmcheck {mine:.2f} s, {speed}")
+        most = [max(one.memory_mib for one in column) for column in (empty, ours)]
+        print(f"peak memory: empty tests {most[0]:.0f} MiB | kvmcheck {most[1]:.0f} MiB")
 
 
 if __name__ == "__main__":
