@@ -70,6 +70,7 @@ MISTAKES = [
     (["--hosts=ssh://root:hunter2@kvm01"], "a password in a host spec ends up in process lists"),
     (["--hosts=kvm01"], "did you mean ssh://kvm01?"),
     (["--hosts=paramiko://kvm01"], "unknown SSH host keys"),
+    (["--hosts=safe-ssh://kvm01"], "writes files to the target"),
     (["--hosts=gopher://kvm01"], "unknown kind of target"),
     (["--hosts=ssh://-oProxyCommand=id"], "cannot start with a dash"),
     (["--hosts="], "no host to check"),
