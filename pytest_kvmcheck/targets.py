@@ -91,7 +91,8 @@ def check_spec(spec: str, where: str = "--hosts") -> None:
         )
     scheme, colon, rest = spec.partition(":")
     if not colon:
-        raise KvmcheckError(f"{where}: {spec}: say how to reach it; did you mean ssh://{spec}?")
+        meant = "local://" if spec in ("local", "localhost") else f"ssh://{spec}"
+        raise KvmcheckError(f"{where}: {spec}: say how to reach it; did you mean {meant}?")
     if scheme.startswith("libvirt+"):
         return
     if scheme in RECORDED:
