@@ -124,6 +124,8 @@ def printable(text: str) -> str:
     >>> printable("a\\x1b[31m\\nb")
     'a\\\\x1b[31m\\\\nb'
     """
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -137,7 +139,13 @@ def fix(case: Case) -> str:
     if "numa_node" in values:
         names["NODE"] = str(values["numa_node"].id)
     text = string.Template(case.check.sections["How to fix"]).safe_substitute(names)
-    return "\n".join(printable(line) for line in text.splitlines())
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(" ") and lines:  # the docstring's line was full
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(line)
+    return "\n".join(map(printable, lines))
 
 
 def _evidence(case: Case, seen: Mapping[str, set[str]]) -> list[dict[str, str]]:

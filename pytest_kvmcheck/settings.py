@@ -69,8 +69,16 @@ def _find(config: pytest.Config, name: str) -> tuple[str, str]:
 
 
 def active(config: pytest.Config) -> bool:
-    """Whether checks were asked for. Raises :class:`KvmcheckError` for a value that is neither true nor false."""
+    """Whether checks were asked for.
+
+    Raises :class:`KvmcheckError` for a value that is neither true nor false, and for our options without the switch: who gives
+    them believes that hosts are checked.
+    """
     value, source = _find(config, "kvmcheck")
+    if source == "default":
+        for name, _, _ in VALUES:
+            if config.getoption(f"--kvmcheck-{name}", default=None) is not None:
+                raise KvmcheckError(f"--kvmcheck-{name} without --kvmcheck: nothing would be checked")
     if value.lower() in _TRUE:
         return True
     if value.lower() in _FALSE:

@@ -13,11 +13,11 @@ from pytest_kvmcheck.errors import KvmcheckError
 #: Recorded evidence, and libvirt's own API: kinds of target that testinfra does not know.
 RECORDED = ("bundle", "sosreport", "reply")
 
-#: Connections of testinfra that we let through. paramiko would accept unknown SSH host keys, winrm reaches no Linux.
+#: Connections of testinfra that we let through. paramiko would accept unknown SSH host keys, safe-ssh writes files to the target,
+#: winrm reaches no Linux.
 CONNECTIONS = (
     "local",
     "ssh",
-    "safe-ssh",
     "docker",
     "podman",
     "ansible",
@@ -91,7 +91,8 @@ def check_spec(spec: str, where: str = "--hosts") -> None:
         )
     scheme, colon, rest = spec.partition(":")
     if not colon:
-        raise KvmcheckError(f"{where}: {spec}: say how to reach it; did you mean ssh://{spec}?")
+        meant = "local://" if spec in ("local", "localhost") else f"ssh://{spec}"
+        raise KvmcheckError(f"{where}: {spec}: say how to reach it; did you mean {meant}?")
     if scheme.startswith("libvirt+"):
         return
     if scheme in RECORDED:
@@ -100,6 +101,8 @@ def check_spec(spec: str, where: str = "--hosts") -> None:
         return
     if scheme == "paramiko":
         raise KvmcheckError(f"{where}: {spec}: paramiko accepts unknown SSH host keys; use ssh:// instead of paramiko://")
+    if scheme == "safe-ssh":
+        raise KvmcheckError(f"{where}: {spec}: safe-ssh writes files to the target; use ssh:// instead, it copes with banners too")
     if scheme not in CONNECTIONS or not rest.startswith("//"):
         known = ", ".join([*(f"{name}://" for name in CONNECTIONS), *(f"{name}:PATH" for name in RECORDED), "libvirt+URI"])
         raise KvmcheckError(f"{where}: {spec}: unknown kind of target; known are {known}")

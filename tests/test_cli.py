@@ -60,6 +60,7 @@ def test_explain_tells_all(check_id: str) -> None:
         (("verify", "nowhere"), "not an evidence bundle"),
         (("sos-coverage", "nowhere"), "there is no such file or directory"),
         (("sos-coverage", "."), "holds no sosreport"),
+        (("sos-coverage", __file__), "neither a directory nor a sound tar archive"),
         (("merge", "none.json", "--output", "x"), "there is no such file"),
     ],
 )

@@ -69,7 +69,9 @@ MISTAKES = [
     (["--kvmcheck-profile=./none.yaml"], "there is no such file"),
     (["--hosts=ssh://root:hunter2@kvm01"], "a password in a host spec ends up in process lists"),
     (["--hosts=kvm01"], "did you mean ssh://kvm01?"),
+    (["--hosts=localhost"], "did you mean local://?"),
     (["--hosts=paramiko://kvm01"], "unknown SSH host keys"),
+    (["--hosts=safe-ssh://kvm01"], "writes files to the target"),
     (["--hosts=gopher://kvm01"], "unknown kind of target"),
     (["--hosts=ssh://-oProxyCommand=id"], "cannot start with a dash"),
     (["--hosts="], "no host to check"),
@@ -93,6 +95,15 @@ def test_a_mistake_is_one_line_and_exit_code_4(pytester: pytest.Pytester, option
     assert said in told[0]
     assert "hunter2" not in result.stdout.str() + result.stderr.str()
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize("name", ["profile", "inventory", "waivers", "record", "json"])
+def test_our_options_without_the_switch(pytester: pytest.Pytester, name: str) -> None:
+    """Somebody's own tests would be run, and a green result taken for one about hosts."""
+    pytester.makepyfile("def test_own(): pass")
+    result = pytester.runpytest_subprocess(f"--kvmcheck-{name}=x")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: kvmcheck: --kvmcheck-{name} without --kvmcheck: nothing would be checked"])
 
 
 def test_zero_hosts_do_not_exit_0(pytester: pytest.Pytester) -> None:

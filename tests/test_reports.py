@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import xmlschema
 
 from pytest_kvmcheck.gather import bundle
 from pytest_kvmcheck.reports import json_report
@@ -132,6 +133,13 @@ def test_junit_keeps_to_the_default_schema(place: Path, report: dict[str, Any]) 
     assert suite.get("skipped") == str(totals["na"] + totals["waived"] + totals["warn"])
 
 
+XUNIT2 = xmlschema.XMLSchema(str(Path(__file__).parent / "xunit2.xsd"))
+
+
+def test_junit_by_its_schema(place: Path, done: subprocess.CompletedProcess[str]) -> None:
+    XUNIT2.validate(str(place / "j.xml"))
+
+
 def test_junit_with_properties_where_they_are_allowed(place: Path) -> None:
     run(place, "--hosts=bundle:only-a", "--junitxml=j1.xml", "-o", "junit_family=xunit1")
     names = {item.get("name") for item in ET.parse(place / "j1.xml").getroot().iter("property")}
@@ -163,6 +171,7 @@ def test_merged_shards_are_the_whole(place: Path, report: dict[str, Any]) -> Non
     assert [(result["check"], result["subject"]) for result in merged["results"]] == keys
     subprocess.run([*merge, "--junit", "a.xml", "b.xml", "--output", "m.xml"], cwd=place, check=True)
     assert len(list(ET.parse(place / "m.xml").getroot().iter("testcase"))) == len(keys)
+    XUNIT2.validate(str(place / "m.xml"))
 
 
 def test_reports_of_different_profiles_are_not_merged(place: Path) -> None:

@@ -142,7 +142,7 @@ def from_sosreport(target: Target) -> Evidence:
     except EvidenceMissing as missing:
         return Evidence(target.name, failure=missing)
     except (OSError, tarfile.TarError, EOFError) as exc:
-        detail = f"{target.path} cannot be read as a sosreport: {exc}"
+        detail = f"{target.path} cannot be read as a sosreport: neither a directory nor a sound tar archive ({_first_line(exc)})"
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
     if not any(name.startswith(("sos_commands/", "proc/", "etc/")) for name in tree.names):
         detail = f"{target.path} holds no sosreport (no sos_commands, proc or etc)"
@@ -151,6 +151,10 @@ def from_sosreport(target: Target) -> Evidence:
     for probe in probes_for(target.role):
         records |= _domains(tree) if probe.id == _DOMAIN else _from_tree(probe, tree)
     return Evidence(target.name, records, partial=True)
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).splitlines() or [type(exc).__name__])[0].rstrip(":")
 
 
 def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:

@@ -13,8 +13,8 @@ import shlex
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, replace
-from typing import IO, cast
+from dataclasses import dataclass
+from typing import IO, Any, cast
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.targets import Target
@@ -59,21 +59,9 @@ def run(target: Target, command: str, connection: Connection) -> Answer:
 
     Raises :class:`EvidenceMissing` (unreachable) when testinfra cannot even build the connection.
     """
-    import testinfra
-
     answers: list[Answer] = []
     try:
-        host = testinfra.get_host(
-            target.spec,
-            ssh_config=connection.ssh_config,
-            ssh_identity_file=connection.ssh_identity_file,
-            ssh_extra_args=" ".join(
-                filter(None, (_SSH_ARGUMENTS.format(connect=connection.connect_timeout_s), connection.ssh_extra_args))
-            ),
-            ansible_inventory=connection.ansible_inventory,
-            controlpersist=0,
-        )
-        backend = host.backend
+        backend = _backend(target, connection)
 
         def run_local(text: str, *arguments: str) -> object:
             line = backend.quote(text, *arguments)
@@ -85,8 +73,8 @@ def run(target: Target, command: str, connection: Connection) -> Answer:
         backend.run_local = run_local
         with contextlib.suppress(RuntimeError):  # testinfra's word for "ssh ended with 255": we have the answer
             result = backend.run(command)
-            if answers and answers[-1].stopped is None:  # ansible and salt wrap the answer: take what testinfra unwrapped
-                answers.append(replace(answers[-1], stdout=result.stdout_bytes, stderr=result.stderr_bytes, rc=result.rc))
+            if not answers or answers[-1].stopped is None:  # salt has a client of its own; others may wrap the answer
+                answers.append(Answer(result.stdout_bytes, result.stderr_bytes, result.rc))
     except EvidenceMissing:
         raise
     except Exception as exc:
@@ -95,6 +83,39 @@ def run(target: Target, command: str, connection: Connection) -> Answer:
     if not answers:
         raise EvidenceMissing(Cause.UNREACHABLE, f"{target.kind}: testinfra ran nothing")
     return answers[-1]
+
+
+def _backend(target: Target, connection: Connection) -> Any:
+    """Return testinfra's backend for *target*. Of an ansible host, it is the one that ansible's connection stands for.
+
+    testinfra would run that one by itself, without our options; and where it knows none, ansible would write modules to the target.
+    """
+    import testinfra
+
+    ours = _SSH_ARGUMENTS.format(connect=connection.connect_timeout_s)
+    backend = testinfra.get_host(
+        target.spec,
+        ssh_config=connection.ssh_config,
+        ssh_identity_file=connection.ssh_identity_file,
+        ssh_extra_args=" ".join(filter(None, (ours, connection.ssh_extra_args))),
+        ansible_inventory=connection.ansible_inventory,
+        controlpersist=0,
+    ).backend
+    if backend.NAME != "ansible":
+        return backend
+    if str(backend.get_variables().get("ansible_connection", "")).startswith("paramiko"):
+        raise EvidenceMissing(Cause.UNREACHABLE, "paramiko accepts unknown SSH host keys; set ansible_connection to ssh")
+    inner = backend.ansible_runner.get_host(
+        backend.host, ssh_config=connection.ssh_config, ssh_identity_file=connection.ssh_identity_file
+    )
+    if backend.force_ansible or inner is None:
+        raise EvidenceMissing(
+            Cause.UNREACHABLE, "ansible itself would write files to it; of its connections, use ssh, local, docker or lxc"
+        )
+    if inner.backend.NAME == "ssh":  # of two equal options, ssh takes the first
+        inner.backend.ssh_extra_args = " ".join(filter(None, (ours, connection.ssh_extra_args, inner.backend.ssh_extra_args)))
+        inner.backend.controlpersist = 0
+    return inner.backend
 
 
 def _refuse_password(line: str) -> None:

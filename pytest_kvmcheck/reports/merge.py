@@ -75,5 +75,10 @@ def merge_junit(paths: Sequence[Path], output: Path) -> int:
             raise KvmcheckError(f"{path}: not a JUnit file: {exc}") from None
         merged += found
     merged.update_statistics()  # type: ignore[no-untyped-call]
+    root = merged._elem
+    root.attrib.pop("skipped", None)  # xunit2 knows it in a suite only
+    for element in root.iter():
+        if "time" in element.attrib:
+            element.set("time", f"{float(element.get('time') or 0):.3f}")
     merged.write(str(output), pretty=True)
     return int(merged.tests or 0)

@@ -226,14 +226,15 @@ def _waivers(reporter: pytest.TerminalReporter, plan: Plan, results: Sequence[Re
 
 
 def _table(reporter: pytest.TerminalReporter, results: Sequence[Result]) -> None:
-    hosts = sorted({result["host"] for result in results})
+    by_host: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_host[result["host"]].append(result)
     columns = [outcome for outcome in (Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.WARN, Outcome.UNKNOWN, Outcome.NA,
                                        Outcome.WAIVED) if outcome is not Outcome.ERROR or any(
                                            result["outcome"] == Outcome.ERROR for result in results)]  # fmt: skip
-    longest = max(map(len, hosts))
+    longest = max(map(len, by_host))
     reporter.write_line(f"{'':<{longest}}" + "".join(f"{outcome:>9}" for outcome in columns) + "   worst")
-    for host in hosts:
-        mine = [result for result in results if result["host"] == host]
+    for host, mine in sorted(by_host.items()):
         totals = counts(mine)
         failed = [result for result in mine if result["outcome"] in (Outcome.FAIL, Outcome.ERROR)]
         worst = min((Severity(result["severity"]) for result in failed), key=lambda found: found.rank, default="")

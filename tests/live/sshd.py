@@ -124,6 +124,10 @@ def fakes(place: Path, **scripts: str) -> Path:
     return place
 
 
+#: A virsh without a daemon: the domains of the machine at hand come and go, and a busy libvirtd is slow.
+NO_LIBVIRT = "echo 'error: failed to connect to the hypervisor' >&2; exit 1"
+
+
 def with_path(directory: Path) -> str:
     """A login in which *directory* comes first on the PATH."""
     return f'PATH={directory}:$PATH exec sh -c "$SSH_ORIGINAL_COMMAND"'

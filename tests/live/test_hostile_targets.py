@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.live.conftest import Kvmcheck, Run
-from tests.live.sshd import Farm, fakes, with_path
+from tests.live.sshd import NO_LIBVIRT, Farm, fakes, with_path
 
 CPU = "KVM-CPU-010"  # needs nothing but a kernel that shows its vulnerabilities
+
+
+def quiet(farm: Farm) -> Path:
+    """A directory for the PATH, by which the target has no libvirt daemon: then only the login differs."""
+    return fakes(farm.place / "quiet", virsh=NO_LIBVIRT)
 
 
 def judge(kvmcheck: Kvmcheck, farm: Farm, name: str, *args: str, env: dict[str, str] | None = None) -> Run:
@@ -20,7 +25,7 @@ def judge(kvmcheck: Kvmcheck, farm: Farm, name: str, *args: str, env: dict[str, 
 @pytest.fixture(scope="module")
 def plain(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
     """The outcomes of this machine over an ordinary login, to compare with."""
-    farm.host("plain")
+    farm.host("plain", login=with_path(quiet(farm)))
     run = judge(Kvmcheck(tmp_path_factory.mktemp("plain")), farm, "plain")
     return outcomes(run, "plain")
 
@@ -44,13 +49,13 @@ BANNER = r"printf 'Welcome!\n@0123456789abcdef HELLO 1 base64 uid=0 sudo=off\n@0
             "german",
             'LANG=de_DE.UTF-8 LC_ALL=de_DE.UTF-8 LANGUAGE=de LC_NUMERIC=de_DE.UTF-8 exec sh -c "$SSH_ORIGINAL_COMMAND"',
         ),
-        ("restricted-path", 'PATH=/usr/bin:/bin exec sh -c "$SSH_ORIGINAL_COMMAND"'),
+        ("restricted-path", 'PATH=${PATH%%:*}:/usr/bin:/bin exec sh -c "$SSH_ORIGINAL_COMMAND"'),
     ],
 )
 def test_any_login_shell_gives_the_same_verdicts(
     farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str], str], name: str, login: str
 ) -> None:
-    farm.host(name, login=login)
+    farm.host(name, login=f"PATH={quiet(farm)}:$PATH; export PATH\n{login}")
     assert outcomes(judge(kvmcheck, farm, name), name) == plain
 
 
@@ -101,8 +106,9 @@ def test_no_base64_and_no_timeout_command(farm: Farm, kvmcheck: Kvmcheck, tmp_pa
     for directory in ("/bin", "/usr/bin", "/sbin", "/usr/sbin"):
         for found in Path(directory).iterdir():
             link = place / found.name
-            if found.name not in ("base64", "timeout") and not link.exists():
+            if found.name not in ("base64", "timeout", "virsh") and not link.exists():
                 link.symlink_to(found)
+    fakes(place, virsh=NO_LIBVIRT)
     farm.host("old", login=f'export PATH={place}; exec sh -c "$SSH_ORIGINAL_COMMAND"')
     run = judge(kvmcheck, farm, "old")
     assert run.host("old")["reached"]
@@ -112,7 +118,7 @@ def test_no_base64_and_no_timeout_command(farm: Farm, kvmcheck: Kvmcheck, tmp_pa
 @pytest.fixture
 def faked(farm: Farm, tmp_path: Path) -> str:
     name = f"fake-{tmp_path.name.replace('_', '-')}"
-    farm.host(name, login=with_path(tmp_path / "fakes"))
+    farm.host(name, login=with_path(fakes(tmp_path / "fakes", virsh=NO_LIBVIRT)))
     return name
 
 
@@ -152,7 +158,7 @@ def test_garbage_is_unparsable(farm: Farm, kvmcheck: Kvmcheck, faked: str, tmp_p
 
 def test_a_reply_cut_in_the_middle(farm: Farm, kvmcheck: Kvmcheck) -> None:
     """What arrived whole is judged; the rest is lost, and loud."""
-    farm.host("cut", login='sh -c "$SSH_ORIGINAL_COMMAND" | head -c 12000')
+    farm.host("cut", login=f'PATH={quiet(farm)}:$PATH; export PATH; sh -c "$SSH_ORIGINAL_COMMAND" | head -c 12000')
     run = judge(kvmcheck, farm, "cut")
     causes = {result["cause"] for result in run.results if result["outcome"] == "unknown"}
     assert "lost" in causes
@@ -168,8 +174,13 @@ def test_a_flood_that_is_not_our_reply(farm: Farm, kvmcheck: Kvmcheck) -> None:
     assert {result["outcome"] for result in run.of("flood")} == {"unknown"}
 
 
+def hidden(farm: Farm, place: str) -> str:
+    shell = 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
+    return f"PATH={quiet(farm)}:$PATH; export PATH; exec unshare -m sh -c 'mount -t tmpfs none {place}; {shell}'"
+
+
 def test_hidden_proc(farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str], str]) -> None:
-    farm.host("noproc", login="""exec unshare -m sh -c 'mount -t tmpfs none /proc; exec sh -c "$SSH_ORIGINAL_COMMAND"'""")
+    farm.host("noproc", login=hidden(farm, "/proc"))
     run = judge(kvmcheck, farm, "noproc")
     assert run.host("noproc")["reached"]
     found = outcomes(run, "noproc")
@@ -178,7 +189,7 @@ def test_hidden_proc(farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str]
 
 
 def test_hidden_sys(farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str], str]) -> None:
-    farm.host("nosys", login="""exec unshare -m sh -c 'mount -t tmpfs none /sys; exec sh -c "$SSH_ORIGINAL_COMMAND"'""")
+    farm.host("nosys", login=hidden(farm, "/sys"))
     run = judge(kvmcheck, farm, "nosys")
     assert_weaker(outcomes(run, "nosys"), plain)
     judged = [result for result in run.results if result["outcome"] in ("pass", "na")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -96,8 +98,12 @@ def test_xdist_gathers_once_and_judges_the_same(farm: Farm, live: tuple[Run, Pat
     assert run.report and again.report
     assert timeless(again.report) == timeless(run.report)
     before = farm.connections("b")
-    kvmcheck("--hosts=ssh://b", f"--ssh-config={farm.config}", "-n", "2")
+    record = kvmcheck.place / "e"
+    split = kvmcheck("--hosts=ssh://b,ssh://dead", f"--ssh-config={farm.config}", "-n", "2", f"--kvmcheck-record={record}")
     assert farm.connections("b") == before + 1
+    one = kvmcheck(f"--hosts=bundle:{record}")
+    assert split.report and one.report
+    assert timeless(split.report) == timeless(one.report)
 
 
 def test_bundle_is_what_sha256sum_says(live: tuple[Run, Path]) -> None:
@@ -168,3 +174,59 @@ def test_without_root_things_are_not_permitted_and_sudo_is_the_way_out(farm: Far
     assert denied.one("KVM-SVC-009", "plain")["cause"] == "not permitted"
     assert denied.host("plain")["sudo"] == "denied"
     assert "sudo refused without a password" in denied.stdout
+
+
+#: ansible-inventory is asked by testinfra; it is installed beside pytest.
+ANSIBLE = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def ansible_hosts(farm: Farm, place: Path, *names: str, more: str = "") -> str:
+    """An inventory of ansible's. Its hosts are reached as our ssh_config says."""
+    path = place / "hosts.ini"
+    path.write_text("[kvm]\n" + "".join(f"{name} {more}\n" for name in names) + "[other]\nelsewhere\n")
+    return f"--ansible-inventory={path}"
+
+
+def test_ansible_inventory(farm: Farm, kvmcheck: Kvmcheck, tmp_path: Path) -> None:
+    """A group becomes its hosts, reached in one trip by ssh and with our options: an unknown host key is refused as ever."""
+    farm.host("ans1")
+    farm.host("ans2")
+    farm.host("ans3", known="nothing")
+    more = "ansible_ssh_common_args='-o StrictHostKeyChecking=no'"
+    inventory = ansible_hosts(farm, tmp_path, "ans1", "ans2", "ans3", more=more)
+    run = kvmcheck("--hosts=ansible://kvm", inventory, f"--ssh-config={farm.config}", "-k", "KVM-CPU", env=ANSIBLE)
+    assert {host["name"] for host in run.report["hosts"]} == {"ans1", "ans2", "ans3"}  # type: ignore[index]
+    for name in ("ans1", "ans2"):
+        assert run.host(name)["reached"], run.host(name)
+        assert (farm.connections(name), farm.commands(name)) == (1, 1)
+        assert any(result["outcome"] != "unknown" for result in run.of(name))
+    assert "its SSH host key is unknown" in run.host("ans3")["problem"]
+    assert_no_pass(run.of("ans3"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ("ansible_user=root ansible_ssh_pass=hunter2", "a password would stand on a command line"),
+        ("ansible_connection=paramiko_ssh", "paramiko accepts unknown SSH host keys"),
+        ("ansible_connection=winrm", "ansible itself would write files to it"),
+    ],
+)
+def test_ansible_connections_that_are_refused(farm: Farm, kvmcheck: Kvmcheck, tmp_path: Path, variables: str, said: str) -> None:
+    inventory = ansible_hosts(farm, tmp_path, "refused-one", more=variables)
+    run = kvmcheck("--hosts=ansible://kvm", inventory, "-k", "KVM-CPU", env=ANSIBLE)
+    assert said in run.host("refused-one")["problem"]
+    assert_no_pass(run.of("refused-one"))
+    assert "hunter2" not in run.stdout + run.stderr + json.dumps(run.report)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "inventory", "said"),
+    [("ansible://nobody", "hosts.ini", "names no such host"), ("ansible://kvm", "none.ini", "No inventory was parsed")],
+)
+def test_ansible_inventory_mistakes(farm: Farm, kvmcheck: Kvmcheck, tmp_path: Path, hosts: str, inventory: str, said: str) -> None:
+    ansible_hosts(farm, tmp_path, "ans1")
+    run = kvmcheck(f"--hosts={hosts}", f"--ansible-inventory={tmp_path / inventory}", env=ANSIBLE)
+    assert run.rc == 4
+    assert said in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
