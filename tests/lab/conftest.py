@@ -12,13 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import fleet, image, judge, timeserver
-from tests.lab.image import Image
-from tests.lab.machine import CPU, Machine, Template, template, workshop
+from tests.lab import fleet, image, judge
+from tests.lab.lab import Lab, opened
+from tests.lab.leftovers import workshop
+from tests.lab.machine import Machine, Template, stop_all
 from tests.lab.scenarios import FAULTS, Scenario
 
 #: Emulation takes a processor and a half each; more at a time only get slower.
 AT_A_TIME = 2
+
+
+Outcomes = dict[tuple[str, str], str]
+
+#: How long each scenario took.
+TIMES = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell how long the scenarios took."""
+    if times := config.stash.get(TIMES, None):
+        terminalreporter.section("scenarios")
+        for name, took in times.items():
+            terminalreporter.line(f"{took}  {name}")
 
 
 def unable(reason: str) -> None:
@@ -28,40 +43,19 @@ def unable(reason: str) -> None:
     pytest.skip(f"the lab cannot run here: {reason}")
 
 
-@dataclass
-class Lab:
-    """What a test run works with."""
-
-    image: Image
-    place: Path
-
-    def template(self, cpu: str = CPU) -> Template:
-        """Return the frozen kvm01 with its guests. With another *cpu*, it was shut down and came up again on that one."""
-        healthy = template(self.image, "sh /root/lab/setup.sh")
-        return healthy if cpu == CPU else template(self.image, "true", cpu=cpu, disk=healthy.place / "disk.qcow2")
-
-    def with_guest(self) -> Template:
-        """Return the frozen kvm01 with guest01 alone, which can be reached by ssh."""
-        return template(self.image, "sh /root/lab/guest.sh")
-
-    def clone(self, origin: Template, place: str, name: str = "kvm01") -> Machine:
-        """Return a running copy of *origin* whose guests run and whose clock is right."""
-        machine = origin.clone(self.place / place, name)
-        try:
-            machine.run(f"/root/lab/wake.sh {time.time():.2f}")
-        except BaseException:
-            machine.stop()
-            raise
-        return machine
+@pytest.fixture(scope="session")
+def place() -> Path:
+    """The directory of this run. What runs that were killed have left is ended and removed."""
+    return workshop(stop_all)
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab(place: Path) -> Iterator[Lab]:
     """The image, the time source and a directory for this run."""
     if reason := image.why_not():
         unable(reason)
-    with timeserver.serving():
-        yield Lab(image.image(), workshop())
+    with opened(place) as found:
+        yield found
 
 
 @pytest.fixture
@@ -98,9 +92,14 @@ class Verdict:
     def seconds(self) -> float:
         return self.clone_s + self.fault_s + self.run.seconds
 
+    def __str__(self) -> str:
+        """How long it took, in one line."""
+        parts = f"clone {self.clone_s:.1f}, fault {self.fault_s:.1f}, run {self.run.seconds:.1f}"
+        return f"{self.seconds:5.1f} s ({parts})"
 
-def perform(lab: Lab, scenario: Scenario) -> Verdict:
-    """Clone the healthy host, break the clone, judge it."""
+
+def perform(lab: Lab, scenario: Scenario, good: Outcomes) -> Verdict:
+    """Clone the healthy host, break the clone, judge it, and compare with the outcomes when all is *good*."""
     origin = lab.template(scenario.cpu)
     begin = time.monotonic()
     machine = lab.clone(origin, scenario.name)
@@ -122,21 +121,24 @@ def perform(lab: Lab, scenario: Scenario) -> Verdict:
     finally:
         machine.stop()
         shutil.rmtree(machine.place, ignore_errors=True)
-    return Verdict(run, judge.turned(run.results, judge.healthy(scenario.profile)), cloned - begin, broken - cloned)
+    return Verdict(run, judge.turned(run.results, good), cloned - begin, broken - cloned)
 
 
 class Stage:
     """Performs the scenarios of this run, several at a time, in the order in which they will be asked for."""
 
-    def __init__(self, lab: Lab, scenarios: list[Scenario]) -> None:
-        self._lab = lab
+    def __init__(self, lab: Lab, scenarios: list[Scenario], times: dict[str, str]) -> None:
+        good = {profile: lab.good(profile) for profile in {scenario.profile for scenario in scenarios}}
+        self._times = times
         self._pool = ThreadPoolExecutor(AT_A_TIME)
         self._coming: dict[str, Future[Verdict]] = {
-            scenario.name: self._pool.submit(perform, lab, scenario) for scenario in scenarios
+            scenario.name: self._pool.submit(perform, lab, scenario, good[scenario.profile]) for scenario in scenarios
         }
 
     def __call__(self, scenario: Scenario) -> Verdict:
-        return self._coming[scenario.name].result()
+        verdict = self._coming[scenario.name].result()
+        self._times[scenario.name] = str(verdict)
+        return verdict
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -148,15 +150,15 @@ def verdict(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[[Scen
     wanted = [item.callspec.params["scenario"] for item in request.session.items if "verdict" in getattr(item, "fixturenames", ())]
     for cpu in {scenario.cpu for scenario in wanted}:
         lab.template(cpu)
-    stage = Stage(lab, wanted)
+    stage = Stage(lab, wanted, request.config.stash.setdefault(TIMES, {}))
     yield stage
     stage.close()
 
 
 @pytest.fixture
-def ships(tmp_path: Path) -> Iterator[fleet.Fleet]:
+def ships(place: Path) -> Iterator[fleet.Fleet]:
     """An empty fleet."""
     if reason := fleet.why_not():
         unable(reason)
-    with fleet.Fleet(tmp_path) as found:
+    with fleet.Fleet(place) as found:
         yield found
