@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,13 @@ from tests.lab.scenarios import FAULTS, Scenario
 AT_A_TIME = 2
 
 
-Outcomes = dict[tuple[str, str], str]
-
 #: How long each scenario took.
 TIMES = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Scenarios first: while they run, what others need is prepared."""
+    items.sort(key=lambda item: "verdict" not in getattr(item, "fixturenames", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -81,32 +84,34 @@ def kvm01(clone: Callable[..., Machine]) -> Machine:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a scenario did to the verdicts, and how long cloning, breaking and judging took (s)."""
+    """What a scenario did to the verdicts."""
 
     run: judge.Run
     turned: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A scenario that was performed, and how long cloning, breaking and judging took (s)."""
+
+    run: judge.Run
     clone_s: float
     fault_s: float
 
-    @property
-    def seconds(self) -> float:
-        return self.clone_s + self.fault_s + self.run.seconds
-
     def __str__(self) -> str:
-        """How long it took, in one line."""
-        parts = f"clone {self.clone_s:.1f}, fault {self.fault_s:.1f}, run {self.run.seconds:.1f}"
-        return f"{self.seconds:5.1f} s ({parts})"
+        parts = (self.clone_s, self.fault_s, self.run.seconds)
+        return "{:5.1f} s (clone {:.1f}, fault {:.1f}, run {:.1f})".format(sum(parts), *parts)
 
 
-def perform(lab: Lab, scenario: Scenario, good: Outcomes) -> Verdict:
-    """Clone the healthy host, break the clone, judge it, and compare with the outcomes when all is *good*."""
+def perform(lab: Lab, scenario: Scenario) -> Performance:
+    """Clone the healthy host, break the clone, judge it."""
     origin = lab.template(scenario.cpu)
     begin = time.monotonic()
     machine = lab.clone(origin, scenario.name)
     try:
         cloned = time.monotonic()
         if scenario.shell:
-            machine.run(scenario.shell)
+            machine.run(scenario.shell, timeout_s=180)
         if scenario.fault:
             FAULTS[scenario.fault](machine)
         broken = time.monotonic()
@@ -121,24 +126,33 @@ def perform(lab: Lab, scenario: Scenario, good: Outcomes) -> Verdict:
     finally:
         machine.stop()
         shutil.rmtree(machine.place, ignore_errors=True)
-    return Verdict(run, judge.turned(run.results, good), cloned - begin, broken - cloned)
+    return Performance(run, cloned - begin, broken - cloned)
 
 
 class Stage:
-    """Performs the scenarios of this run, several at a time, in the order in which they will be asked for."""
+    """Performs the scenarios of this run, several at a time, in the order in which they will be asked for.
 
-    def __init__(self, lab: Lab, scenarios: list[Scenario], times: dict[str, str]) -> None:
-        good = {profile: lab.good(profile) for profile in {scenario.profile for scenario in scenarios}}
+    Then it does the *chores*: what other tests will need.
+    """
+
+    def __init__(self, lab: Lab, scenarios: list[Scenario], chores: list[Callable[[], object]], times: dict[str, str]) -> None:
+        self._lab = lab
         self._times = times
         self._pool = ThreadPoolExecutor(AT_A_TIME)
-        self._coming: dict[str, Future[Verdict]] = {
-            scenario.name: self._pool.submit(perform, lab, scenario, good[scenario.profile]) for scenario in scenarios
-        }
+        self._evidence = self._pool.submit(lab.evidence, "root")
+        self._coming = {scenario.name: self._pool.submit(perform, lab, scenario) for scenario in scenarios}
+        self._good: dict[str, dict[tuple[str, str], str]] = {}
+        for chore in chores:
+            self._pool.submit(chore)
 
     def __call__(self, scenario: Scenario) -> Verdict:
-        verdict = self._coming[scenario.name].result()
-        self._times[scenario.name] = str(verdict)
-        return verdict
+        """Return what became of the verdicts in *scenario*."""
+        performance = self._coming[scenario.name].result()
+        self._times[scenario.name] = str(performance)
+        self._evidence.result()
+        if scenario.profile not in self._good:
+            self._good[scenario.profile] = self._lab.good(scenario.profile)
+        return Verdict(performance.run, judge.turned(performance.run.results, self._good[scenario.profile]))
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -147,10 +161,11 @@ class Stage:
 @pytest.fixture(scope="session")
 def verdict(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[[Scenario], Verdict]]:
     """What becomes of the verdicts in a scenario."""
-    wanted = [item.callspec.params["scenario"] for item in request.session.items if "verdict" in getattr(item, "fixturenames", ())]
-    for cpu in {scenario.cpu for scenario in wanted}:
-        lab.template(cpu)
-    stage = Stage(lab, wanted, request.config.stash.setdefault(TIMES, {}))
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    wanted = [item.callspec.params["scenario"] for item in items if "verdict" in item.fixturenames]
+    guests = any("with_guest" in item.fixturenames for item in items)
+    chores: list[Callable[[], object]] = [lambda: lab.evidence("checker"), *([lambda: lab.evidence("guest01")] if guests else [])]
+    stage = Stage(lab, wanted, chores, request.config.stash.setdefault(TIMES, {}))
     yield stage
     stage.close()
 
