@@ -44,7 +44,7 @@ def kvmcheck(
     inventory: Mapping[str, Any] | None,
     *options: str,
     meanwhile: Callable[[], None] | None = None,
-    timeout_s: float = 240,
+    timeout_s: float = 400,
 ) -> Run:
     """Run ``pytest --kvmcheck`` on *inventory*, in a process of its own; *meanwhile* is called while it runs."""
     place.mkdir(parents=True, exist_ok=True)
@@ -53,6 +53,7 @@ def kvmcheck(
         options = ("--kvmcheck-inventory=inventory.yaml", *options)
     command = [
         *(sys.executable, "-m", "pytest", "--kvmcheck", "-p", "no:cacheprovider", f"--ssh-config={ssh_config}"),
+        *("-o", f"kvmcheck_host_timeout={timeout_s * 0.8:.0f}"),
         *("--kvmcheck-json=out.json", *options),
     ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("KVMCHECK", "PYTEST"))}
