@@ -16,6 +16,9 @@ from tests.lab.image import Image
 from tests.lab.leftovers import workshop
 from tests.lab.machine import CPU, Machine, Template, stop_all, template
 
+#: What is to be done on kvm01 after a thaw.
+WAKE = Path(__file__).with_name("wake.sh").read_text()
+
 #: Who asked for the evidence that is kept: an account of kvm01, or a guest of it.
 ASKED = ("root", "checker", "guest01")
 
@@ -40,7 +43,7 @@ class Lab:
         """Return a running copy of *origin* whose guests run and whose clock is right."""
         machine = origin.clone(self.place / place, name)
         try:
-            machine.run(f"/root/lab/wake.sh {time.time():.2f}", timeout_s=180)
+            machine.run(f"NOW={time.time():.2f}\n{WAKE}", timeout_s=200)
         except BaseException:
             machine.stop()
             raise
