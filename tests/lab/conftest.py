@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,10 @@ AT_A_TIME = 2
 
 #: How long each scenario took.
 TIMES = pytest.StashKey[dict[str, str]]()
+
+
+#: What performs the scenarios, once it does.
+STAGE = pytest.StashKey["Stage"]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,6 +70,8 @@ def lab(place: Path) -> Iterator[Lab]:
 def clone(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[..., Machine]]:
     """Makes running copies of a template, by default of the healthy host; they end with the test."""
     made: list[Machine] = []
+    if stage := request.config.stash.get(STAGE, None):
+        stage.finish()
 
     def clone(origin: Template | None = None, name: str = "kvm01") -> Machine:
         made.append(lab.clone(origin or lab.template(), f"{request.node.name}-{name}", name))
@@ -153,8 +159,7 @@ class Stage:
         self._evidence = self._pool.submit(lab.evidence, "root")
         self._coming = {scenario.name: self._pool.submit(patiently, lab, scenario) for scenario in scenarios}
         self._good: dict[str, dict[tuple[str, str], str]] = {}
-        for chore in chores:
-            self._pool.submit(chore)
+        self._chores = [self._pool.submit(chore) for chore in chores]
 
     def __call__(self, scenario: Scenario) -> Verdict:
         """Return what became of the verdicts in *scenario*."""
@@ -164,6 +169,10 @@ class Stage:
         if scenario.profile not in self._good:
             self._good[scenario.profile] = self._lab.good(scenario.profile)
         return Verdict(performance.run, judge.turned(performance.run.results, self._good[scenario.profile]))
+
+    def finish(self) -> None:
+        """Wait until nothing is being performed or made any more: others need the processors."""
+        wait([*self._coming.values(), *self._chores])
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -177,6 +186,7 @@ def verdict(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[[Scen
     guests = any("with_guest" in item.fixturenames for item in items)
     chores: list[Callable[[], object]] = [lambda: lab.evidence("checker"), *([lambda: lab.evidence("guest01")] if guests else [])]
     stage = Stage(lab, wanted, chores, request.config.stash.setdefault(TIMES, {}))
+    request.config.stash[STAGE] = stage
     yield stage
     stage.close()
 
