@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import time
@@ -104,20 +103,11 @@ class Performance:
     run: judge.Run
     clone_s: float
     fault_s: float
-    again: bool = False
 
     def __str__(self) -> str:
         parts = (self.clone_s, self.fault_s, self.run.seconds)
         took = "{:5.1f} s (clone {:.1f}, fault {:.1f}, run {:.1f})".format(sum(parts), *parts)
-        return took + (", again: a probe had timed out" if self.again else "")
-
-
-def patiently(lab: Lab, scenario: Scenario) -> Performance:
-    """Perform *scenario*, once more when a probe timed out: this machine may just have been busy. A probe that hangs will again."""
-    first = perform(lab, scenario)
-    if any(result["cause"] == "timed out" for result in first.run.results.values()):
-        return dataclasses.replace(perform(lab, scenario), again=True)
-    return first
+        return took + (", asked twice: a probe had timed out" if self.run.again else "")
 
 
 def perform(lab: Lab, scenario: Scenario) -> Performance:
@@ -157,7 +147,7 @@ class Stage:
         self._times = times
         self._pool = ThreadPoolExecutor(AT_A_TIME)
         self._evidence = self._pool.submit(lab.evidence, "root")
-        self._coming = {scenario.name: self._pool.submit(patiently, lab, scenario) for scenario in scenarios}
+        self._coming = {scenario.name: self._pool.submit(perform, lab, scenario) for scenario in scenarios}
         self._good: dict[str, dict[tuple[str, str], str]] = {}
         self._chores = [self._pool.submit(chore) for chore in chores]
 

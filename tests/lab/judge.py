@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -36,6 +38,7 @@ class Run:
     output: str
     seconds: float
     results: Results
+    again: bool = False
 
 
 def kvmcheck(
@@ -46,7 +49,26 @@ def kvmcheck(
     meanwhile: Callable[[], None] | None = None,
     timeout_s: float = 400,
 ) -> Run:
-    """Run ``pytest --kvmcheck`` on *inventory*, in a process of its own; *meanwhile* is called while it runs."""
+    """Run ``pytest --kvmcheck`` on *inventory*, in a process of its own; *meanwhile* is called while it runs.
+
+    When a probe timed out, it is run once more: this machine may just have been busy. A probe that hangs will hang again.
+    """
+    run = _kvmcheck(place, ssh_config, inventory, *options, meanwhile=meanwhile, timeout_s=timeout_s)
+    late = any(re.search("timed out|did not answer within", describe(result)) for result in run.results.values())
+    if not late or meanwhile or any(option.startswith("--kvmcheck-record") for option in options):
+        return run
+    again = _kvmcheck(place, ssh_config, inventory, *options, timeout_s=timeout_s)
+    return dataclasses.replace(again, again=True, seconds=run.seconds + again.seconds)
+
+
+def _kvmcheck(
+    place: Path,
+    ssh_config: Path,
+    inventory: Mapping[str, Any] | None,
+    *options: str,
+    meanwhile: Callable[[], None] | None = None,
+    timeout_s: float,
+) -> Run:
     place.mkdir(parents=True, exist_ok=True)
     if inventory is not None:
         (place / "inventory.yaml").write_text(yaml.safe_dump(dict(inventory)))
