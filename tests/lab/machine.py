@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lab import tsc
 from tests.lab.files import PID_FILE, digest, made
 from tests.lab.image import Image
 from tests.lab.qmp import Qmp
@@ -118,7 +119,9 @@ class Machine:
                 for path in (0, 1)
             ),
         ]
-        return [*" ".join(options).split(), "-append", _CMDLINE, *(["-incoming", "defer"] if incoming else [])]
+        # 250 ticks a second, as Debian's kernels have it.
+        clock = f" tsc_early_khz={tsc.khz()} lpj={tsc.khz() * 4}"
+        return [*" ".join(options).split(), "-append", _CMDLINE + clock, *(["-incoming", "defer"] if incoming else [])]
 
     def _write_ssh_config(self, port: int) -> None:
         kind, key = self.image.host_key.read_text().split()[:2]
@@ -209,7 +212,8 @@ def template(image: Image, setup: str, *, cpu: str = CPU, disk: Path | None = No
     It boots from a copy of *disk*, by default the image's.
     """
     version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True).stdout
-    machine_source = Path(__file__).read_bytes()
+    # A frozen machine goes on counting by the frequency of the processor on which it was booted.
+    machine_source = Path(__file__).read_bytes() + f"{tsc.khz() / 1e5:.0f}".encode()
     place = image.place.with_name(f"template-{digest(version, machine_source, setup.encode(), cpu.encode(), str(disk).encode())}")
 
     def make(partial: Path) -> None:
