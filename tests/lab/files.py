@@ -75,11 +75,18 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> IO[str]:
 
 
 def remove_unused(places: Iterable[Path], idle_s: float = 0) -> None:
-    """Remove those directories of *places* that no living process uses, and none has used for *idle_s*."""
+    """Remove those directories of *places* that no living process uses, and none has used for *idle_s*.
+
+    What nobody makes any more is removed in any case: whoever was making it has been killed.
+    """
     for place in places:
-        with contextlib.suppress(OSError), lock(place / IN_USE, wait=False):
-            if time.time() - (place / IN_USE).stat().st_mtime >= idle_s:
+        if place.suffix == ".partial":
+            with contextlib.suppress(OSError), lock(place.with_suffix(".making"), wait=False):
                 remove(place)
+        else:
+            with contextlib.suppress(OSError), lock(place / IN_USE, wait=False):
+                if time.time() - (place / IN_USE).stat().st_mtime >= idle_s:
+                    remove(place)
 
 
 def remove(place: Path) -> None:

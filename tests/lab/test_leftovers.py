@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab import fleet, leftovers
 from tests.lab.conftest import unable
-from tests.lab.files import PID_FILE
+from tests.lab.files import IN_USE, PID_FILE, lock, remove_unused
 
 #: A run that has a process, a namespace with a process in it, and a bridge; it tells where, and waits to be killed.
 RUN = """
@@ -77,6 +77,19 @@ def test_killed_run() -> None:
         for pid in (machine, stranger, in_namespace):
             if lives(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_cache(tmp_path: Path) -> None:
+    """What is being made or used stays; what a killed run was making goes, and what was not used for long."""
+    for name in ("used", "idle", "fresh", "being-made.partial", "abandoned.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").touch()
+        (tmp_path / name / IN_USE).touch()
+    os.utime(tmp_path / "idle" / IN_USE, (0, 0))
+    os.utime(tmp_path / "used" / IN_USE, (0, 0))
+    with lock(tmp_path / "used" / IN_USE, shared=True), lock(tmp_path / "being-made.making"):
+        remove_unused([path for path in tmp_path.iterdir() if path.is_dir()], idle_s=3600)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"used", "fresh", "being-made.partial"}
 
 
 def test_bystanders(place: Path) -> None:
