@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,13 @@ def test_the_healthy_host_is_judged_with_reasons(profile: str) -> None:
     for check, entry in yaml.safe_load(judge.HEALTHY.read_text())[profile].items():
         assert entry.get("why") not in (None, "", propose.WHY), f"{check}: why is that right?"
         assert set(entry.values()) - {entry["why"]} <= {"pass", "fail", "warn", "na"}, check
+
+
+def test_proposals() -> None:
+    """What is proposed for a check that the table lacks can be pasted as it is, but for the reason."""
+    assert doctest.testmod(propose).failed == 0
+    result = {"title": "T", "outcome": "fail", "message": "kvm01: bad.", "cause": "", "blocked_by": "", "evidence": []}
+    text = propose.table({("KVM-ABC-001", "kvm01/52%3A54"): result}, {("KVM-OLD-001", "kvm01"): "pass"})
+    assert yaml.safe_load(f"production:\n{text}") == {"production": {"KVM-ABC-001": {"kvm01/52%3A54": "fail", "why": propose.WHY}}}
+    assert "KVM-OLD-001 is not judged any more" in text
+    assert not propose.table({("KVM-ABC-001", "kvm01"): result}, {("KVM-ABC-001", "kvm01"): "fail"})

@@ -44,8 +44,7 @@ def table(results: Results, expected: Mapping[tuple[str, str], str], bundle: Pat
         if before:
             lines.append(f"  # expected: {before}")
         lines += [f"  #   {subject}: {judge.describe(result)}" for subject, result in sorted(found.items())]
-        if bundle:
-            read = sorted({each["probe"] for result in found.values() for each in result["evidence"]})
+        if bundle and (read := sorted({each["probe"] for result in found.values() for each in result["evidence"]})):
             lines.append(f"  #   read: {' '.join(read)}  (in {bundle}/hosts/)")
         lines += [entry(check, {subject: result["outcome"] for subject, result in found.items()}), ""]
     return "\n".join(lines)
