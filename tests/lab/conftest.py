@@ -6,19 +6,41 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.lab import fleet, image, judge, timeserver
-from tests.lab.image import Image
-from tests.lab.machine import CPU, Machine, Template, template, workshop
+from tests.lab import fleet, image, judge
+from tests.lab.lab import Lab, opened
+from tests.lab.leftovers import workshop
+from tests.lab.machine import Machine, Template, stop_all
 from tests.lab.scenarios import FAULTS, Scenario
 
 #: Emulation takes a processor and a half each; more at a time only get slower.
 AT_A_TIME = 2
+
+
+#: How long each scenario took.
+TIMES = pytest.StashKey[dict[str, str]]()
+
+
+#: What performs the scenarios, once it does.
+STAGE = pytest.StashKey["Stage"]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Scenarios first: while they run, what others need is prepared."""
+    items.sort(key=lambda item: "verdict" not in getattr(item, "fixturenames", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell how long the scenarios took."""
+    if times := config.stash.get(TIMES, None):
+        terminalreporter.section("scenarios")
+        for name, took in times.items():
+            terminalreporter.line(f"{took}  {name}")
 
 
 def unable(reason: str) -> None:
@@ -28,46 +50,27 @@ def unable(reason: str) -> None:
     pytest.skip(f"the lab cannot run here: {reason}")
 
 
-@dataclass
-class Lab:
-    """What a test run works with."""
-
-    image: Image
-    place: Path
-
-    def template(self, cpu: str = CPU) -> Template:
-        """Return the frozen kvm01 with its guests. With another *cpu*, it was shut down and came up again on that one."""
-        healthy = template(self.image, "sh /root/lab/setup.sh")
-        return healthy if cpu == CPU else template(self.image, "true", cpu=cpu, disk=healthy.place / "disk.qcow2")
-
-    def with_guest(self) -> Template:
-        """Return the frozen kvm01 with guest01 alone, which can be reached by ssh."""
-        return template(self.image, "sh /root/lab/guest.sh")
-
-    def clone(self, origin: Template, place: str, name: str = "kvm01") -> Machine:
-        """Return a running copy of *origin* whose guests run and whose clock is right."""
-        machine = origin.clone(self.place / place, name)
-        try:
-            machine.run(f"/root/lab/wake.sh {time.time():.2f}")
-        except BaseException:
-            machine.stop()
-            raise
-        return machine
+@pytest.fixture(scope="session")
+def place() -> Path:
+    """The directory of this run. What runs that were killed have left is ended and removed."""
+    return workshop(stop_all)
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab(place: Path) -> Iterator[Lab]:
     """The image, the time source and a directory for this run."""
     if reason := image.why_not():
         unable(reason)
-    with timeserver.serving():
-        yield Lab(image.image(), workshop())
+    with opened(place) as found:
+        yield found
 
 
 @pytest.fixture
 def clone(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[..., Machine]]:
     """Makes running copies of a template, by default of the healthy host; they end with the test."""
     made: list[Machine] = []
+    if stage := request.config.stash.get(STAGE, None):
+        stage.finish()
 
     def clone(origin: Template | None = None, name: str = "kvm01") -> Machine:
         made.append(lab.clone(origin or lab.template(), f"{request.node.name}-{name}", name))
@@ -87,19 +90,27 @@ def kvm01(clone: Callable[..., Machine]) -> Machine:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a scenario did to the verdicts, and how long cloning, breaking and judging took (s)."""
+    """What a scenario did to the verdicts."""
 
     run: judge.Run
     turned: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A scenario that was performed, and how long cloning, breaking and judging took (s)."""
+
+    run: judge.Run
     clone_s: float
     fault_s: float
 
-    @property
-    def seconds(self) -> float:
-        return self.clone_s + self.fault_s + self.run.seconds
+    def __str__(self) -> str:
+        parts = (self.clone_s, self.fault_s, self.run.seconds)
+        took = "{:5.1f} s (clone {:.1f}, fault {:.1f}, run {:.1f})".format(sum(parts), *parts)
+        return took + (", asked twice: a probe had timed out" if self.run.again else "")
 
 
-def perform(lab: Lab, scenario: Scenario) -> Verdict:
+def perform(lab: Lab, scenario: Scenario) -> Performance:
     """Clone the healthy host, break the clone, judge it."""
     origin = lab.template(scenario.cpu)
     begin = time.monotonic()
@@ -107,7 +118,7 @@ def perform(lab: Lab, scenario: Scenario) -> Verdict:
     try:
         cloned = time.monotonic()
         if scenario.shell:
-            machine.run(scenario.shell)
+            machine.run(scenario.shell, timeout_s=180)
         if scenario.fault:
             FAULTS[scenario.fault](machine)
         broken = time.monotonic()
@@ -122,21 +133,36 @@ def perform(lab: Lab, scenario: Scenario) -> Verdict:
     finally:
         machine.stop()
         shutil.rmtree(machine.place, ignore_errors=True)
-    return Verdict(run, judge.turned(run.results, judge.healthy(scenario.profile)), cloned - begin, broken - cloned)
+    return Performance(run, cloned - begin, broken - cloned)
 
 
 class Stage:
-    """Performs the scenarios of this run, several at a time, in the order in which they will be asked for."""
+    """Performs the scenarios of this run, several at a time, in the order in which they will be asked for.
 
-    def __init__(self, lab: Lab, scenarios: list[Scenario]) -> None:
+    Then it does the *chores*: what other tests will need.
+    """
+
+    def __init__(self, lab: Lab, scenarios: list[Scenario], chores: list[Callable[[], object]], times: dict[str, str]) -> None:
         self._lab = lab
+        self._times = times
         self._pool = ThreadPoolExecutor(AT_A_TIME)
-        self._coming: dict[str, Future[Verdict]] = {
-            scenario.name: self._pool.submit(perform, lab, scenario) for scenario in scenarios
-        }
+        self._evidence = self._pool.submit(lab.evidence, "root")
+        self._coming = {scenario.name: self._pool.submit(perform, lab, scenario) for scenario in scenarios}
+        self._good: dict[str, dict[tuple[str, str], str]] = {}
+        self._chores = [self._pool.submit(chore) for chore in chores]
 
     def __call__(self, scenario: Scenario) -> Verdict:
-        return self._coming[scenario.name].result()
+        """Return what became of the verdicts in *scenario*."""
+        performance = self._coming[scenario.name].result()
+        self._times[scenario.name] = str(performance)
+        self._evidence.result()
+        if scenario.profile not in self._good:
+            self._good[scenario.profile] = self._lab.good(scenario.profile)
+        return Verdict(performance.run, judge.turned(performance.run.results, self._good[scenario.profile]))
+
+    def finish(self) -> None:
+        """Wait until nothing is being performed or made any more: others need the processors."""
+        wait([*self._coming.values(), *self._chores])
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -145,18 +171,20 @@ class Stage:
 @pytest.fixture(scope="session")
 def verdict(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Callable[[Scenario], Verdict]]:
     """What becomes of the verdicts in a scenario."""
-    wanted = [item.callspec.params["scenario"] for item in request.session.items if "verdict" in getattr(item, "fixturenames", ())]
-    for cpu in {scenario.cpu for scenario in wanted}:
-        lab.template(cpu)
-    stage = Stage(lab, wanted)
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    wanted = [item.callspec.params["scenario"] for item in items if "verdict" in item.fixturenames]
+    guests = any("with_guest" in item.fixturenames for item in items)
+    chores: list[Callable[[], object]] = [lambda: lab.evidence("checker"), *([lambda: lab.evidence("guest01")] if guests else [])]
+    stage = Stage(lab, wanted, chores, request.config.stash.setdefault(TIMES, {}))
+    request.config.stash[STAGE] = stage
     yield stage
     stage.close()
 
 
 @pytest.fixture
-def ships(tmp_path: Path) -> Iterator[fleet.Fleet]:
+def ships(place: Path) -> Iterator[fleet.Fleet]:
     """An empty fleet."""
     if reason := fleet.why_not():
         unable(reason)
-    with fleet.Fleet(tmp_path) as found:
+    with fleet.Fleet(place) as found:
         yield found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -13,8 +12,11 @@ import time
 from pathlib import Path
 from typing import Self
 
-#: Addresses meant for tests of networks among themselves (RFC 2544): they collide with nobody's own.
-_NETWORK = "198.18.77"
+
+def _free_network() -> str:
+    """Return a network among the addresses meant for tests (RFC 2544), which are nobody's own; not that of another run."""
+    taken = subprocess.run(["ip", "-o", "-4", "addr"], capture_output=True, text=True).stdout
+    return next(network for network in (f"198.18.{number}" for number in range(77, 256)) if f" {network}." not in taken)
 
 
 def why_not() -> str | None:
@@ -35,29 +37,19 @@ def _ip(line: str) -> None:
     subprocess.run(["ip", *line.split()], check=True, capture_output=True)
 
 
-def sweep() -> None:
-    """Remove the namespaces and bridges of test runs that are no more."""
-    namespaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
-    for pattern, text, command in (
-        (r"^(kvmlab-(\d+)-\S+)", namespaces, "netns del"),
-        (r"^\d+: (kvmlab(\d+))[:@]", links, "link del"),
-    ):
-        for name, pid in re.findall(pattern, text, re.MULTILINE):
-            if not Path(f"/proc/{pid}").exists():
-                with contextlib.suppress(subprocess.CalledProcessError):
-                    _ip(f"{command} {name}")
-
-
 class Fleet:
-    """sshd targets that are up from :meth:`host` until the end of the ``with`` block."""
+    """sshd targets that are up from :meth:`host` until the end of the ``with`` block.
 
-    def __init__(self, place: Path) -> None:
-        sweep()
-        self.place = place
+    *workshop* is the directory of the test run: bridge and namespaces bear its name, for the next run to find them if need be.
+    """
+
+    def __init__(self, workshop: Path) -> None:
+        self.place = place = workshop / "fleet"
+        place.mkdir()
+        self._bridge = workshop.name
+        self._network = _free_network()
         self.ssh_config = place / "ssh_config"
         self.names: list[str] = []
-        self._pid = os.getpid()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._namespaces: list[str] = []
         self._listening: list[socket.socket] = []
@@ -69,9 +61,9 @@ class Fleet:
         self.ssh_config.write_text("")
 
     def __enter__(self) -> Self:
-        _ip(f"link add kvmlab{self._pid} type bridge")
-        _ip(f"addr add {_NETWORK}.254/24 dev kvmlab{self._pid}")
-        _ip(f"link set kvmlab{self._pid} up")
+        _ip(f"link add {self._bridge} type bridge")
+        _ip(f"addr add {self._network}.254/24 dev {self._bridge}")
+        _ip(f"link set {self._bridge} up")
         return self
 
     def host(self, name: str, *, login: str = "", alive: str = "yes") -> None:
@@ -82,7 +74,7 @@ class Fleet:
         """
         number = len(self.names) + 1
         self.names.append(name)
-        address = f"{_NETWORK}.{number}"
+        address = f"{self._network}.{number}"
         with self.ssh_config.open("a") as config:
             config.write(
                 f"Host {name}\n HostName {address}\n User root\n HostKeyAlias fleet\n IdentityFile {self.place}/key\n"
@@ -90,11 +82,11 @@ class Fleet:
             )
         if alive == "absent":
             return
-        namespace, link = f"kvmlab-{self._pid}-{number}", f"kl{self._pid}n{number}"
+        namespace, link = f"{self._bridge}-{number}", f"kl{self._bridge[-8:]}n{number}"
         _ip(f"netns add {namespace}")
         self._namespaces.append(namespace)
         _ip(f"link add {link} type veth peer name eth0 netns {namespace}")
-        _ip(f"link set {link} master kvmlab{self._pid} up")
+        _ip(f"link set {link} master {self._bridge} up")
         _ip(f"-n {namespace} addr add {address}/24 dev eth0")
         _ip(f"-n {namespace} link set eth0 up")
         _ip(f"-n {namespace} link set lo up")
@@ -157,4 +149,5 @@ class Fleet:
             with contextlib.suppress(subprocess.CalledProcessError):
                 _ip(f"netns del {namespace}")
         with contextlib.suppress(subprocess.CalledProcessError):
-            _ip(f"link del kvmlab{self._pid}")
+            _ip(f"link del {self._bridge}")
+        shutil.rmtree(self.place, ignore_errors=True)

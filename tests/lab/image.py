@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
-import fcntl
-import hashlib
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+from tests.lab.files import digest, made, remove_unused
 
 RECIPE = Path(__file__).parent / "recipe"
 
@@ -30,9 +27,6 @@ TOOLS = {
 
 _NEEDED_MEMORY_BYTES = 3 * 2**30
 _NEEDED_DISK_BYTES = 6 * 2**30
-
-#: Locks of the directories that this process uses; they end with it, however it ends.
-_held: dict[Path, IO[str]] = {}
 
 
 def why_not() -> str | None:
@@ -62,20 +56,6 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvmcheck-lab"
 
 
-def digest(*parts: bytes) -> str:
-    """Return a short name for *parts*."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(hashlib.sha256(part).digest())
-    return total.hexdigest()[:16]
-
-
-@atexit.register
-def _let_go() -> None:
-    while _held:
-        _held.popitem()[1].close()
-
-
 @dataclass(frozen=True)
 class Image:
     """The files of a built image."""
@@ -93,57 +73,13 @@ class Image:
             raise AttributeError(name) from None
 
 
-def made(place: Path, make: Callable[[Path], None]) -> Path:
-    """Return the directory *place*, filled by *make* when it is not there: whole or not at all, by one process at a time.
-
-    It will not be removed as long as this process lives.
-    """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place in _held:
-        return place
-    with lock(place.with_suffix(".making")):
-        if not place.exists():
-            partial = place.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            try:
-                make(partial)
-            except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise
-            partial.rename(place)
-        if place not in _held:
-            _held[place] = lock(place / "in-use", shared=True)
-    return place
-
-
-def lock(path: Path, *, shared: bool = False, wait: bool = True) -> IO[str]:
-    """Return *path* opened and locked. Raises BlockingIOError when it is locked by another and *wait* is false."""
-    file = path.open("a")
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def remove_unused(places: Iterable[Path]) -> None:
-    """Remove those directories of *places* that no living process uses."""
-    for place in places:
-        try:
-            with lock(place / "in-use", wait=False):
-                shutil.rmtree(place, ignore_errors=True)
-        except OSError:
-            continue
-
-
 def image() -> Image:
     """Return the image of the recipe as it is now. Images of former recipes are removed."""
     files = sorted(path for path in RECIPE.rglob("*") if path.is_file())
     name = digest(*(f"{path.relative_to(RECIPE)}\0".encode() + path.read_bytes() for path in files))
     place = cache() / name / "image"
     made(place, _build)
+    remove_unused((path for path in place.parent.iterdir() if path.is_dir()), idle_s=7 * 86400)
     for other in cache().iterdir():
         if other.name != name and other.is_dir():
             remove_unused(path for path in other.iterdir() if path.is_dir())

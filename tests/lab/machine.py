@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab.image import Image, digest, lock, made, remove_unused
+from tests.lab import tsc
+from tests.lab.files import PID_FILE, digest, made
+from tests.lab.image import Image
 from tests.lab.qmp import Qmp
 
 MEMORY_MIB = 2560
 
+#: Addresses that differ from process to process make QEMU translate all code anew: norandmaps halves what starting one costs.
 #: Two pages more than web01 needs on node 0, some on node 1: nothing on the host may be short, or idle.
 _CMDLINE = (
-    "root=/dev/vda rw rootfstype=ext4 console=ttyS0 quiet mitigations=off tsc=reliable no_timer_check"
+    "root=/dev/vda rw rootfstype=ext4 console=ttyS0 quiet mitigations=off norandmaps tsc=reliable no_timer_check"
     " hugepagesz=2M hugepages=0:52,1:8"
 )
 
@@ -30,8 +31,8 @@ CPU = "EPYC,+svm,-monitor"
 _running: set[Machine] = set()
 
 
-@atexit.register
-def _stop_all() -> None:
+def stop_all() -> None:
+    """End all machines of this process."""
     for machine in list(_running):
         machine.stop()
 
@@ -101,7 +102,7 @@ class Machine:
             ),
             "-numa node,nodeid=0,cpus=0-1,memdev=m0 -numa node,nodeid=1,cpus=2-3,memdev=m1 -numa dist,src=0,dst=1,val=20",
             f"-kernel {image.kernel} -initrd {image.initrd}",
-            f"-serial file:{place}/console.log -qmp unix:{place}/qmp,server=on,wait=off",
+            f"-pidfile {place / PID_FILE} -serial file:{place}/console.log -qmp unix:{place}/qmp,server=on,wait=off",
             f"-drive file={place}/disk.qcow2,if=none,id=root,format=qcow2,cache=unsafe,discard=unmap",
             "-device virtio-blk-pci,drive=root",
             # For guests: the same image again.
@@ -118,7 +119,9 @@ class Machine:
                 for path in (0, 1)
             ),
         ]
-        return [*" ".join(options).split(), "-append", _CMDLINE, *(["-incoming", "defer"] if incoming else [])]
+        # 250 ticks a second, as Debian's kernels have it.
+        clock = f" tsc_early_khz={tsc.khz()} lpj={tsc.khz() * 4}"
+        return [*" ".join(options).split(), "-append", _CMDLINE + clock, *(["-incoming", "defer"] if incoming else [])]
 
     def _write_ssh_config(self, port: int) -> None:
         kind, key = self.image.host_key.read_text().split()[:2]
@@ -138,7 +141,7 @@ class Machine:
 
     def run(self, script: str, *, timeout_s: float = 60, host: str = "") -> str:
         """Run *script* by sh as root and return what it printed. Raises :class:`UnreachableError` when it fails."""
-        shared = f"-o ControlMaster=auto -o ControlPath={self.place}/control-%n -o ControlPersist=30 -o ConnectTimeout=5"
+        shared = f"-o ControlMaster=auto -o ControlPath={self.place}/c-%r-%n -o ControlPersist=30 -o ConnectTimeout=5"
         command = ["ssh", "-F", self.ssh_config, *shared.split(), host or self.name, f"set -e\n{script}"]
         try:
             # The connection that is kept for later commands must not hold our pipes.
@@ -178,21 +181,6 @@ class Machine:
             self.qmp.close()
 
 
-def workshop() -> Path:
-    """Return a new directory for what one test run needs; those of runs that are no more are removed."""
-    remove_unused(path for path in Path(tempfile.gettempdir()).glob("kvmlab-*") if path.is_dir())
-    place = Path(tempfile.mkdtemp(prefix="kvmlab-"))
-    held = lock(place / "in-use")
-
-    @atexit.register
-    def remove() -> None:
-        _stop_all()
-        shutil.rmtree(place, ignore_errors=True)
-        held.close()
-
-    return place
-
-
 @dataclass(frozen=True)
 class Template:
     """A machine that was booted, prepared and frozen."""
@@ -224,7 +212,8 @@ def template(image: Image, setup: str, *, cpu: str = CPU, disk: Path | None = No
     It boots from a copy of *disk*, by default the image's.
     """
     version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True).stdout
-    machine_source = Path(__file__).read_bytes()
+    # A frozen machine goes on counting by the frequency of the processor on which it was booted.
+    machine_source = Path(__file__).read_bytes() + f"{tsc.khz() / 1e5:.0f}".encode()
     place = image.place.with_name(f"template-{digest(version, machine_source, setup.encode(), cpu.encode(), str(disk).encode())}")
 
     def make(partial: Path) -> None:
@@ -247,7 +236,7 @@ def _freeze(machine: Machine) -> None:
     """Save the state of *machine*, whose memory is in files already."""
     machine.run("sync")
     subprocess.run(
-        ["ssh", "-F", machine.ssh_config, "-o", f"ControlPath={machine.place}/control-%n", "-O", "exit", machine.name],
+        ["ssh", "-F", machine.ssh_config, "-o", f"ControlPath={machine.place}/c-%r-%n", "-O", "exit", machine.name],
         capture_output=True,
     )
     machine.qmp.ignore_shared()

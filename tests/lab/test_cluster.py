@@ -11,7 +11,7 @@ from tests.lab import judge
 from tests.lab.machine import Machine
 
 IDENTITY = """
-rm /etc/machine-id; systemd-machine-id-setup
+tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
 echo InitiatorName=iqn.1993-08.org.debian:01:kvm02 > /etc/iscsi/initiatorname.iscsi
 rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
 echo 'host_uuid = "8b0f5c1e-0000-4000-8000-000000000002"' >> /etc/libvirt/libvirtd.conf

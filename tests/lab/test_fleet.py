@@ -33,23 +33,27 @@ def test_fleet(ships: Fleet, tmp_path: Path) -> None:
     def inventory(*names: str) -> dict[str, object]:
         return {"hosts": dict.fromkeys(names)}
 
-    alone = judge.kvmcheck(tmp_path / "alone", ships.ssh_config, inventory("slow"))
+    dead = ("closed", "absent", "mute", "hostile")
+    living = judge.kvmcheck(tmp_path / "living", ships.ssh_config, inventory(*(name for name in ships.names if name not in dead)))
     run = judge.kvmcheck(tmp_path / "fleet", ships.ssh_config, inventory(*ships.names))
 
     outcomes = collections.defaultdict(set)
-    judged = collections.Counter()
+    judged = collections.defaultdict(set)
     for (check, subject), result in run.results.items():
         host = result["host"]
         outcomes[host].add(result["outcome"])
-        judged[host] += 1
-        if host == "h01":
+        judged[host].add(check)
+        # They are one machine. What lives on it, its domains for one, may come and go meanwhile.
+        if subject == "h01":
             for twin in ("h07", "h15", "slow"):
-                same = run.results[check, subject.replace("h01", twin, 1)]
+                same = run.results[check, twin]
                 assert same["outcome"] == result["outcome"], (result, same)
-    for dead in ("closed", "absent", "mute", "hostile"):
-        assert outcomes[dead] == {"unknown"}, dead
-    assert {judged[name] for name in ships.names if name not in ("closed", "absent", "mute", "hostile")} == {judged["h01"]}
+    for name in dead:
+        assert outcomes[name] == {"unknown"}, name
+    for name in ships.names:
+        assert judged[name] == judged["h01"], name
     assert "pass" in outcomes["slow"]
     assert "\033]0;owned" not in run.output
-    # Two processors have to gather fifteen hosts while the slow one sleeps.
-    assert run.seconds < alone.seconds + 15
+    # The slowest living one sets the pace, or the processors of this machine, which serve all sixteen. It may be busy.
+    assert living.seconds > SLOW_S
+    assert run.seconds < living.seconds * 1.5 + 10

@@ -3,40 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.lab import judge
-from tests.lab.conftest import Lab
+from tests.lab import judge, propose
+from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 
 CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+GOOD = judge.healthy("guest-linux")
 
 
 @pytest.fixture
 def with_guest(lab: Lab, clone: Callable[..., Machine]) -> Machine:
     """kvm01 with guest01 running inside."""
     machine = clone(lab.with_guest())
-    machine.wait_for_ssh(60, host="guest01")
+    lab.wait_for_guest(machine)
     return machine
 
 
-def of_guest(machine: Machine, name: str) -> dict[str, str]:
-    """Judge *name* as a guest and return its outcomes."""
-    run = judge.kvmcheck(machine.place / "run", machine.ssh_config, {"guests": {name: None}}, "--kvmcheck-profile=guest-linux")
-    return {check: judge.describe(result) for (check, _), result in run.results.items()}
+def of_guest(machine: Machine, name: str) -> judge.Results:
+    """Judge *name* as a guest."""
+    inventory = judge.inventory_of_guest(name)
+    return judge.kvmcheck(machine.place / "run", machine.ssh_config, inventory, "--kvmcheck-profile=guest-linux").results
 
 
-def test_kvm_clock(with_guest: Machine) -> None:
-    assert with_guest.run(f"cat {CLOCK}; systemd-detect-virt", host="guest01").split() == ["kvm-clock", "kvm"]
-    assert of_guest(with_guest, "guest01")["KVM-GST-002"].startswith("pass")
+def test_what_it_is(with_guest: Machine) -> None:
+    """It is what the guest checks want to read: a KVM guest by systemd, with kvm-clock, the host's PTP clock and an agent."""
+    told = with_guest.run(
+        f"cat {CLOCK}; systemd-detect-virt; cat /sys/class/ptp/ptp*/clock_name; systemctl is-active qemu-guest-agent;"
+        " ls /dev/virtio-ports; systemctl is-system-running; dmesg | grep -om1 'kvm-clock: Using msrs'",
+        host="guest01",
+    )
+    assert told.splitlines() == [
+        *("kvm-clock", "kvm", "KVM virtual PTP", "active", "org.qemu.guest_agent.0", "running", "kvm-clock: Using msrs")
+    ]
+    assert "#* PHC0" in with_guest.run("chronyc -n sources", host="guest01")
+
+
+def test_healthy(with_guest: Machine) -> None:
+    found = of_guest(with_guest, "guest01")
+    assert not judge.turned(found, GOOD), propose.told(found, GOOD)
 
 
 def test_another_clock(with_guest: Machine) -> None:
     with_guest.run(f"echo acpi_pm > {CLOCK}", host="guest01")
-    assert judge.fits(of_guest(with_guest, "guest01")["KVM-GST-002"], "fail: acpi_pm")
+    turned = judge.turned(of_guest(with_guest, "guest01"), GOOD)
+    assert turned.keys() == {"KVM-GST-002@guest01"}, propose.turns(turned)
+    assert judge.fits(turned["KVM-GST-002@guest01"], "fail: acpi_pm")
 
 
 def test_not_a_kvm_guest(kvm01: Machine) -> None:
     """kvm01 is a virtual machine too, but an emulated one: nothing is said about its clock."""
-    assert of_guest(kvm01, "kvm01")["KVM-GST-002"].startswith("na")
+    assert judge.describe(of_guest(kvm01, "kvm01")["KVM-GST-002", "kvm01"]).startswith("na")
+
+
+def test_recorded(lab: Lab, tmp_path: Path) -> None:
+    """Recorded evidence of the guest is judged like the guest."""
+    found = judge.replay(tmp_path, lab.evidence("guest01"), "guest-linux").results
+    assert not judge.turned(found, GOOD), propose.told(found, GOOD)

@@ -9,4 +9,10 @@ for second in $(seq 300); do
     sleep 1
 done
 busybox nc -w 5 192.168.77.21 22 </dev/null | grep SSH
+# The agent answers when the guest is up; then it may sleep.
+for second in $(seq 120); do
+    if virsh -q qemu-agent-command guest01 '{"execute":"guest-ping"}' >/dev/null 2>&1; then break; fi
+    sleep 1
+done
+virsh -q qemu-agent-command guest01 '{"execute":"guest-ping"}'
 virsh -q suspend guest01

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Once, on the freshly booted kvm01: its guests. Those that run are left paused, as a virtual machine must not be frozen
-# while it runs another; wake.sh lets them go on.
+# while it runs another; tests/lab/wake.sh lets them go on.
 set -eu
 cd /root/lab
 images=/var/lib/libvirt/images
