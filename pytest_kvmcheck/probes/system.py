@@ -41,10 +41,17 @@ SYSTEM: tuple[Probe, ...] = (
         roles=EVERYWHERE,
         sos=("sos_commands/systemd/systemd-detect-virt",),
     ),
+    shell(
+        "detect_container",
+        "systemd-detect-virt --container; rc=$?; [ $rc -le 1 ] && exit 0; exit $rc",
+        "whether the answers come from within a container",
+        roles=EVERYWHERE,
+    ),
     files(
         "dmi",
-        "/sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name",
-        "maker and model according to the firmware",
+        "/sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name /sys/class/dmi/id/bios_vendor"
+        " /sys/class/dmi/id/bios_version /sys/class/dmi/id/bios_date",
+        "maker, model and firmware by the firmware's own words",
         roles=EVERYWHERE,
     ),
     file("mounts", "/proc/mounts", "mounted file systems and their options", roles=EVERYWHERE),
@@ -70,7 +77,8 @@ SYSTEM: tuple[Probe, ...] = (
         "$SUDO journalctl -q -k -b -o short-unix --no-pager | {\n"
         "  IFS= read -r first || { echo 'the journal shows nothing to this account' >&2; exit 77; }\n"
         "  printf '%s\\n' \"$first\"\n"
-        f"  grep -aiE '{_KERNEL_LOG}' | tail -n {KERNEL_LOG_LINES}; }}; exit $?",
+        # The pattern is meant for the message: a host may be called kvm01.
+        f"  grep -aiE ' (kernel|unknown)[^ ]*: .*({_KERNEL_LOG})' | tail -n {KERNEL_LOG_LINES}; }}; exit $?",
         "troubles in the kernel's log of this boot",
         root=Root.MAY,
         timeout_s=30,
