@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.facts.chrony import Source, Tracking, parse_sources, parse_tracking
 from pytest_kvmcheck.facts.ntp import NtpVariables, parse_epoch, parse_ntp
+from pytest_kvmcheck.views.cpu import cpuinfo, uname
 from pytest_kvmcheck.views.host import Host, fact
 
 _CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0"
@@ -62,8 +63,28 @@ def clocksource(host: Host) -> str:
 
 @fact
 def virtualization(host: Host) -> str:
-    """What the target runs in by systemd-detect-virt: ``none``, ``kvm``, ``qemu`` (emulated), ``vmware`` ..."""
-    name = host.evidence.text("detect_virt").strip()
+    """What the target runs in by systemd-detect-virt: ``none``, ``kvm``, ``qemu`` (emulated), ``vmware`` ...
+
+    Without that tool, the CPU flag by which hypervisors of x86 show themselves tells ``vm`` or ``none``.
+    """
+    if host.evidence.record("detect_virt").cause is Cause.MISSING:
+        flags = cpuinfo(host).flags
+        if not uname(host).x86 or not flags:
+            raise EvidenceMissing(Cause.MISSING, "nothing tells whether this is a virtual machine", "detect_virt")
+        return "vm" if "hypervisor" in flags else "none"
+    return _one_word(host, "detect_virt")
+
+
+@fact
+def container(host: Host) -> str:
+    """The container from within which the target answered, ``none`` outside of one; empty when it cannot be told."""
+    if host.evidence.record("detect_container").cause is Cause.MISSING:
+        return ""
+    return _one_word(host, "detect_container")
+
+
+def _one_word(host: Host, probe: str) -> str:
+    name = host.evidence.text(probe).strip()
     if not name or len(name.split()) != 1:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"systemd-detect-virt says {name[:40]!r}", "detect_virt")
+        raise EvidenceMissing(Cause.UNPARSABLE, f"systemd-detect-virt says {name[:40]!r}", probe)
     return name
