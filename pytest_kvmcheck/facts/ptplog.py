@@ -7,7 +7,7 @@ line tells ``rms`` instead. A port's state is told when it changes.
 ...   "1700000001.1 kvm01 ptp4l[812]: [91.1] master offset        -98 s2 freq      +3 path delay      1587\n"
 ...   "1700000001.3 kvm01 phc2sys[815]: [91.3] CLOCK_REALTIME phc offset  12 s2 freq  -400 delay  510\n")
 >>> log.states
-(PortState(time_s=1700000000.1, port='1 (ens1f0)', state='SLAVE'),)
+(PortState(time_s=1700000000.1, port='1 (ens1f0)', before='UNCALIBRATED', state='SLAVE'),)
 >>> log.offsets[0]
 PtpOffset(time_s=1700000001.1, program='ptp4l', offset_ns=98, locked=True)
 >>> log.offsets[1].program, log.last_s
@@ -23,7 +23,7 @@ from pytest_kvmcheck.errors import ParseError
 
 _LINE = re.compile(r"(?P<time>\d{1,12}\.\d{1,9}) \S+ (?P<program>ptp4l|phc2sys)(?:\[\d+\])?: (?P<text>.*)", re.ASCII)
 _OFFSET = re.compile(r"\b(?:offset +(?P<offset>-?\d{1,19}) s(?P<servo>[0-3])|rms +(?P<rms>\d{1,19}) max)\b", re.ASCII)
-_STATE = re.compile(r"\bport (?P<port>[1-9]\d{0,4}(?: \([^)\s]{1,64}\))?): [A-Z_]+ to (?P<state>[A-Z_]+) on ", re.ASCII)
+_STATE = re.compile(r"\bport (?P<port>[1-9]\d{0,4}(?: \([^)\s]{1,64}\))?): (?P<before>[A-Z_]+) to (?P<state>[A-Z_]+) on ", re.ASCII)
 _ALONE = re.compile(r"assuming the grand ?master role|selected local clock \S+ as best master")
 
 
@@ -43,7 +43,13 @@ class PortState:
 
     time_s: float
     port: str
+    before: str
     state: str
+
+    @property
+    def lost(self) -> bool:
+        """Whether the port followed a master and does so no longer."""
+        return self.before in ("SLAVE", "UNCALIBRATED") and self.state not in ("SLAVE", "UNCALIBRATED")
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def parse_ptp_log(text: str) -> PtpLog:
             value = abs(int(found["offset"] or found["rms"]))
             offsets.append(PtpOffset(last, program, value, found["servo"] in (None, "2", "3")))
         elif program == "ptp4l" and (found := _STATE.search(said)):
-            states.append(PortState(last, found["port"], found["state"]))
+            states.append(PortState(last, found["port"], found["before"], found["state"]))
         elif program == "ptp4l" and _ALONE.search(said):
             alone = last
     if not last:

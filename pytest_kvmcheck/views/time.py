@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.chrony import Source, Tracking, parse_sources, parse_tracking
-from pytest_kvmcheck.facts.ntp import NtpVariables, parse_epoch, parse_ntp
+from pytest_kvmcheck.facts.chronyconf import Directives, parse_chrony_conf
+from pytest_kvmcheck.facts.ntp import NtpVariables, Peer, parse_epoch, parse_ntp, parse_peers
+from pytest_kvmcheck.facts.ptpconf import PtpConf, parse_ptp_conf
+from pytest_kvmcheck.facts.ptplog import PtpLog, parse_ptp_log
+from pytest_kvmcheck.facts.rtc import Rtc, parse_adjtime, parse_rtc
+from pytest_kvmcheck.facts.shellvars import parse_assignments
+from pytest_kvmcheck.facts.timedaemon import Daemon, parse_daemon
 from pytest_kvmcheck.views.cpu import cpuinfo, uname
 from pytest_kvmcheck.views.host import Host, fact
 
@@ -42,6 +49,96 @@ def ntp_variables(host: Host) -> NtpVariables | None:
     if record.cause is Cause.MISSING or "Connection refused" in record.stderr + record.stdout:
         return None
     return host.evidence.parsed("ntpd_variables", parse_ntp)
+
+
+@fact
+def ntp_peers(host: Host) -> tuple[Peer, ...] | None:
+    """The servers of ntpd; None when ntpq is not installed or no ntpd answers."""
+    record = host.evidence.record("ntpd_peers")
+    if record.cause is Cause.MISSING or "Connection refused" in record.stderr + record.stdout:
+        return None
+    return host.evidence.parsed("ntpd_peers", parse_peers)
+
+
+@fact
+def time_daemons(host: Host) -> tuple[Daemon, ...]:
+    """Processes that keep clocks, as far as they may be seen. Debian's chronyd is two: a helper of its own."""
+    host.evidence.text("time_daemons")
+    found = []
+    for pid in host.evidence.keyed("time_daemons"):
+        text = host.evidence.text(f"time_daemons{KEY_SEPARATOR}{pid}")
+        if text.strip():  # empty: it ended meanwhile
+            found.append(parsing("time_daemons", parse_daemon, text))
+    return tuple(found)
+
+
+@fact
+def chrony_conf(host: Host) -> Directives:
+    """The directives of chrony's own files; none when chrony is not installed."""
+    files = host.evidence.files("chrony_conf")
+    files.demand_all_readable()
+    return parsing("chrony_conf", parse_chrony_conf, files)
+
+
+@fact
+def ptp_log(host: Host) -> PtpLog:
+    """The last words of ptp4l and phc2sys."""
+    return host.evidence.parsed("ptp_log", parse_ptp_log)
+
+
+def ptp_settings(host: Host, daemon: Daemon) -> PtpConf:
+    """Return what the configuration file of a ptp4l says; without one (-f), all is left at its default.
+
+    Raises :class:`EvidenceMissing` for a file elsewhere than in /etc.
+    """
+    path = daemon.value("f")
+    if not path:
+        return PtpConf((), True)
+    return parsing("ptp_conf", parse_ptp_conf, host.evidence.files("ptp_conf").need(path))
+
+
+@fact
+def ptp_clocks(host: Host) -> dict[str, str]:
+    """Names of the PTP clocks by device: the name of a driver, or the address of a network card."""
+    files = host.evidence.files("ptp_clocks")
+    return {path.split("/")[-2]: text.strip()[:40] for path, text in sorted(files.items())}
+
+
+@fact
+def ptp_devices(host: Host) -> frozenset[str]:
+    """Nodes of PTP clocks, and links to them."""
+    lines = host.evidence.text("ptp_devices").splitlines()
+    if lines[:1] != ["devices"]:
+        raise EvidenceMissing(Cause.UNPARSABLE, "the nodes of PTP clocks were not listed", "ptp_devices")
+    return frozenset(lines[1:])
+
+
+@fact
+def rtc(host: Host) -> Rtc:
+    """The battery clock and the time zone."""
+    return host.evidence.parsed("rtc", parse_rtc)
+
+
+@fact
+def rtc_keeps(host: Host) -> str:
+    """What the battery clock keeps: UTC (also when nobody wrote it down) or LOCAL."""
+    if host.evidence.record("adjtime").cause is Cause.MISSING and not host.evidence.partial:
+        return "UTC"
+    return host.evidence.parsed("adjtime", parse_adjtime)
+
+
+def libvirt_guests_setting(host: Host, name: str) -> str:
+    """Return a setting of libvirt-guests: that of its file, or else the default of its script."""
+    files = host.evidence.files("libvirt_guests_conf")
+    files.demand_all_readable()
+    for path in files:
+        given = parsing("libvirt_guests_conf", parse_assignments, files[path])
+        if name in given:
+            return given[name]
+    try:
+        return host.evidence.parsed("libvirt_guests_script", parse_assignments)[name]
+    except KeyError:
+        raise EvidenceMissing(Cause.MISSING, f"nothing tells {name}", "libvirt_guests_script") from None
 
 
 @fact
