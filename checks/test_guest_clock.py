@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import condition
@@ -21,11 +21,21 @@ TEST = "test"
 OWN_CLOCK = "own-clock"
 
 
-def _definitions(domain: Domain) -> Iterator[tuple[str, DomainXml]]:
-    """Yield what the domain is to be, and, while it runs, what it is."""
-    yield "", domain.saved
-    if domain.running:
-        yield " as it runs now", domain.live
+#: What is wrong about a definition: how bad it is, what was found, and the rest of the sentence.
+Fault = tuple[str, str, str]
+
+
+def _judge(domain: Domain, findings: Findings, faults: Callable[[DomainXml], Iterator[Fault]]) -> None:
+    """Report the faults of what the domain is to be, and, while it runs, those that only what it is has."""
+    said: set[Fault] = set()
+    for when, part in (("", "saved"), (" as it runs now", "live")):
+        if when and not domain.running:
+            continue
+        for fault in faults(domain.saved if part == "saved" else domain.live):
+            if fault not in said:
+                said.add(fault)
+                kind, found, rest = fault
+                (findings.fail if kind == "fail" else findings.warn)(f"{domain}: {found}{when}, {rest}.")
 
 
 @check(
@@ -58,25 +68,26 @@ def test_clock_offset_fits(domain: Domain, params: Params) -> None:
     References
         https://libvirt.org/formatdomain.html#time-keeping
     """
+
+    def faults(xml: DomainXml) -> Iterator[Fault]:
+        clock, system = xml.clock, xml.os.id
+        offset = clock.offset or "utc"
+        shown = f"clock has offset {offset}" + (f" (basis {clock.basis})" if clock.basis else "")
+        local = offset in ("localtime", "timezone")
+        if offset == "absolute":
+            if TEST not in domain.tags:
+                yield "fail", shown, f"though it is not tagged {TEST}"
+        elif not system:
+            if local:
+                raise EvidenceMissing(Cause.MISSING, f"{domain}: {shown}, and the operating system is not written down", "domain")
+        elif xml.os.windows:
+            if offset == "utc" and not params.allow_windows_utc:
+                yield "fail", shown, "expected localtime for Windows"
+        elif local or (offset == "variable" and clock.basis == "localtime"):
+            yield "fail", shown, f"expected utc for {system}"
+
     with Findings() as findings:
-        for when, xml in _definitions(domain):
-            clock, system = xml.clock, xml.os.id
-            offset = clock.offset or "utc"
-            shown = f"offset {offset}" + (f" (basis {clock.basis})" if clock.basis else "")
-            local = offset in ("localtime", "timezone")
-            if offset == "absolute":
-                wrong = TEST not in domain.tags
-                findings.fail_if(wrong, f"{domain}: clock has offset absolute{when}, though it is not tagged {TEST}.")
-            elif not system:
-                if local:
-                    seen = f"clock has {shown}{when}, and the operating system is not written down"
-                    findings.unknown(EvidenceMissing(Cause.MISSING, f"{domain}: {seen}", "domain"))
-            elif xml.os.windows:
-                wrong = offset == "utc" and not params.allow_windows_utc
-                findings.fail_if(wrong, f"{domain}: clock has {shown}{when}, expected localtime for Windows.")
-            else:
-                local |= offset == "variable" and clock.basis == "localtime"
-                findings.fail_if(local, f"{domain}: clock has {shown}{when}, expected utc for {system}.")
+        _judge(domain, findings, faults)
         note(f"offset {domain.saved.clock.offset or 'utc'}, {domain.saved.os.id or 'operating system not written down'}")
 
 
@@ -119,25 +130,27 @@ def test_timers(domain: Domain) -> None:
     References
         https://libvirt.org/formatdomain.html#time-keeping
     """
+
+    def faults(xml: DomainXml) -> Iterator[Fault]:
+        timers = xml.clock.timers
+        tsc, kvmclock, hpet, hyperv = (timers.get(name) for name in ("tsc", "kvmclock", "hpet", "hypervclock"))
+        if tsc and tsc.mode == "emulate" and TEST not in domain.tags:
+            yield "fail", "timer tsc has mode emulate", "expected native or none"
+        if xml.os.windows:
+            if not (hyperv and hyperv.present) and xml.cpu.hyperv_mode != "passthrough":
+                yield "fail", "timer hypervclock is not on", "expected for Windows"
+            return
+        if kvmclock and kvmclock.present is False:
+            yield "fail", "timer kvmclock is switched off", "expected on"
+        for name, policy in (("rtc", "catchup"), ("pit", "delay")):
+            given = timers[name].tickpolicy if name in timers else ""
+            if given not in ("", policy):
+                yield "fail", f"timer {name} has tickpolicy {given}", f"expected {policy}"
+        if not (hpet and hpet.present is False):
+            yield "warn", f"timer hpet is {'on' if hpet else 'not switched off'}", "expected present='no'"
+
     with Findings() as findings:
-        for when, xml in _definitions(domain):
-            timers = xml.clock.timers
-            tsc = timers.get("tsc")
-            if tsc and tsc.mode == "emulate":
-                findings.fail_if(TEST not in domain.tags, f"{domain}: timer tsc has mode emulate{when}, expected native or none.")
-            if xml.os.windows:
-                hyperv = timers.get("hypervclock")
-                if not (hyperv and hyperv.present) and xml.cpu.hyperv_mode != "passthrough":
-                    findings.fail(f"{domain}: timer hypervclock is not on{when}, expected for Windows.")
-                continue
-            kvmclock, hpet = timers.get("kvmclock"), timers.get("hpet")
-            findings.fail_if(bool(kvmclock and kvmclock.present is False), f"{domain}: timer kvmclock is switched off{when}.")
-            for name, policy in (("rtc", "catchup"), ("pit", "delay")):
-                given = timers[name].tickpolicy if name in timers else ""
-                if given not in ("", policy):
-                    findings.fail(f"{domain}: timer {name} has tickpolicy {given}{when}, expected {policy}.")
-            if not (hpet and hpet.present is False):
-                findings.warn(f"{domain}: timer hpet is {'on' if hpet else 'not switched off'}{when}, expected present='no'.")
+        _judge(domain, findings, faults)
 
 
 #: The release of libvirt that brought the auto_shutdown settings of qemu.conf.

@@ -283,7 +283,7 @@ def _profit(host: Host) -> int:
     "KVM-KSM-006",
     title="KSM pays for itself",
     severity=Severity.LOW,
-    reads=("ksm", "ksmd", "ksmd_later", "uname"),
+    reads=("ksm", "counters", "counters_later", "uname"),
     params={"min_scans": 3, "min_sharing_ratio": 2.0, "max_unshared_ratio": 10.0, "max_ksmd_pct": 20},
     applies=ksm_merges,
 )

@@ -13,9 +13,9 @@ from pytest_kvmcheck.views.system import modules_at_boot
 from pytest_kvmcheck.views.time import (
     chrony_conf,
     chrony_sources,
+    clock_devices,
     now_s,
     ptp_clocks,
-    ptp_devices,
     ptp_log,
     ptp_settings,
     time_daemons,
@@ -153,7 +153,7 @@ def no_kvm_guest(host: Host) -> str | None:
     "KVM-TIM-007",
     title="ptp_kvm is configured in guests, not on bare-metal hosts",
     severity=Severity.INFO,
-    reads=("detect_virt", "modules_load_conf", "chrony_conf", "ptp_devices", "ptp_clocks"),
+    reads=("detect_virt", "modules_load_conf", "chrony_conf", "clock_devices", "ptp_clocks"),
     applies=no_kvm_guest,
 )
 def test_no_ptp_kvm_on_hosts(host: Host) -> None:
@@ -180,11 +180,11 @@ def test_no_ptp_kvm_on_hosts(host: Host) -> None:
     """
     with Findings() as findings:
         findings.fail_if("ptp_kvm" in modules_at_boot(host), f"{host}: ptp_kvm is to be loaded at boot; it belongs in guests.")
-        there = ptp_devices(host)
+        there = clock_devices(host).ptp
         for path in phc_paths(chrony_conf(host)):
             if path.startswith("/dev/ptp"):
                 findings.fail_if(path not in there, f"{host}: chrony's reference clock PHC {path} does not exist.")
             else:
-                findings.unknown(EvidenceMissing(Cause.NOT_COLLECTED, f"whether {path} exists was not asked", "ptp_devices"))
+                findings.unknown(EvidenceMissing(Cause.NOT_COLLECTED, f"whether {path} exists was not asked", "clock_devices"))
         clocks = ptp_clocks(host)
         note(", ".join(f"{name} is {text}" for name, text in clocks.items()) or "no PTP clock")

@@ -13,11 +13,11 @@ from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.services import unit, units
 from pytest_kvmcheck.views.time import (
     chrony_sources,
+    clock_devices,
     clocksource,
     now_s,
     ntp_peers,
     ntp_variables,
-    rtc,
     rtc_keeps,
     time_daemons,
     timesyncd_stamp_s,
@@ -323,7 +323,7 @@ _UTC = frozenset({"UTC", "Etc/UTC", "Etc/UCT", "UCT", "Zulu", "Etc/Zulu", "Unive
     "KVM-TIM-010",
     title="RTC and time zone follow policy",
     severity=Severity.LOW,
-    reads=("rtc", "adjtime"),
+    reads=("clock_devices", "adjtime"),
     params={"max_rtc_drift_s": 5, "expected_tz": None},
 )
 def test_rtc_and_zone(host: Host, params: Params) -> None:
@@ -351,7 +351,7 @@ def test_rtc_and_zone(host: Host, params: Params) -> None:
         https://man7.org/linux/man-pages/man8/hwclock.8.html
     """
     with Findings() as findings:
-        clocks, keeps = rtc(host), rtc_keeps(host)
+        clocks, keeps = clock_devices(host), rtc_keeps(host)
         if keeps == "LOCAL":
             findings.fail(f"{host}: the battery clock keeps local time (/etc/adjtime), expected UTC.")
         elif clocks.rtc_s is not None and clocks.system_s is not None:
@@ -362,7 +362,7 @@ def test_rtc_and_zone(host: Host, params: Params) -> None:
         expected = params.expected_tz
         if expected is not None:
             if clocks.zone is None:
-                findings.unknown(EvidenceMissing(Cause.UNPARSABLE, "/etc/localtime is no link into zoneinfo", "rtc"))
+                findings.unknown(EvidenceMissing(Cause.UNPARSABLE, "/etc/localtime is no link into zoneinfo", "clock_devices"))
             elif clocks.zone != expected and not {clocks.zone, expected} <= _UTC:
                 findings.fail(f"{host}: the time zone is {clocks.zone}, expected {expected}.")
         note(f"zone {clocks.zone or 'not told'}" + ("" if clocks.rtc_s is not None else ", no battery clock"))

@@ -88,7 +88,7 @@ def parse_ksmd(files: Mapping[str, str]) -> KsmdTime:
     uptime = re.fullmatch(r"(\d{1,12}\.\d{1,3}) \d+\.\d+\s*", files.get("/proc/uptime", ""), re.ASCII)
     ticks = []
     for path, text in files.items():
-        if path.endswith("/stat"):
+        if re.fullmatch(r"/proc/\d+/stat", path):
             fields = re.fullmatch(r"\d+ \(ksmd\) \S (\d+)(?: -?\d+){9} (\d{1,15}) (\d{1,15})(?: -?\d+)+\s*", text, re.ASCII)
             if not fields:
                 raise ParseError(f"not the stat of ksmd: {text.strip()[:60]!r}")

@@ -1,12 +1,12 @@
-r"""The battery clock and the time zone: ``/sys/class/rtc/rtc0/since_epoch``, ``/etc/localtime``, ``/etc/adjtime``.
+r"""The battery clock, the time zone and PTP clocks: ``/sys/class/rtc/rtc0``, ``/etc/localtime``, ``/etc/adjtime``, ``/dev/ptp*``.
 
 Source: hwclock(8), localtime(5). The first line has the battery clock and the system clock read right after it, the second what
-/etc/localtime links to (``file`` when it is a copy, ``none`` when it is not there, which means UTC).
+/etc/localtime links to (``file`` when it is a copy, ``none`` when it is not there, which means UTC). Nodes of PTP clocks follow.
 
->>> parse_rtc("rtc 1777629600 1777629601\nzone ../usr/share/zoneinfo/Europe/Berlin\n")
-Rtc(rtc_s=1777629600, system_s=1777629601, zone='Europe/Berlin')
->>> parse_rtc("rtc none\nzone none\n")
-Rtc(rtc_s=None, system_s=None, zone='UTC')
+>>> parse_clock_devices("rtc 1777629600 1777629601\nzone ../usr/share/zoneinfo/Europe/Berlin\nptp /dev/ptp0\n")
+ClockDevices(rtc_s=1777629600, system_s=1777629601, zone='Europe/Berlin', ptp=frozenset({'/dev/ptp0'}))
+>>> parse_clock_devices("rtc none\nzone none\n")
+ClockDevices(rtc_s=None, system_s=None, zone='UTC', ptp=frozenset())
 >>> parse_adjtime("0.5 1777629600 0.0\n1777629600\nLOCAL\n")
 'LOCAL'
 """
@@ -18,19 +18,20 @@ from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
 
-_TEXT = re.compile(r"rtc (?:none|(\d{1,12}) (\d{1,12}))\nzone (none|file|[^\n]*/[^\n]*)", re.ASCII)
+_TEXT = re.compile(r"rtc (?:none|(\d{1,12}) (\d{1,12}))\nzone (none|file|[^\n]*/[^\n]*)((?:\nptp /dev/ptp[\w.-]*)*)", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Rtc:
-    """The clocks in seconds since 1970 (None without a battery clock), and the zone (None when it cannot be told)."""
+class ClockDevices:
+    """The clocks in seconds since 1970 (None without a battery clock), the zone (None when it cannot be told), and PTP nodes."""
 
     rtc_s: int | None
     system_s: int | None
     zone: str | None
+    ptp: frozenset[str]
 
 
-def parse_rtc(text: str) -> Rtc:
+def parse_clock_devices(text: str) -> ClockDevices:
     """Return clocks and zone. Raises :class:`ParseError`."""
     match = _TEXT.fullmatch(text.replace("\r\n", "\n").rstrip("\n"))
     if not match:
@@ -40,7 +41,12 @@ def parse_rtc(text: str) -> Rtc:
     if zone == "":
         named = re.fullmatch(r"(?:.*/)?zoneinfo/(?:posix/)?([A-Za-z][\w+/-]{1,60})", place, re.ASCII)
         zone = named[1] if named else None
-    return Rtc(int(match[1]) if match[1] else None, int(match[2]) if match[2] else None, zone)
+    return ClockDevices(
+        int(match[1]) if match[1] else None,
+        int(match[2]) if match[2] else None,
+        zone,
+        frozenset(line.removeprefix("ptp ") for line in match[4].split("\n")[1:]),
+    )
 
 
 def parse_adjtime(text: str) -> str:

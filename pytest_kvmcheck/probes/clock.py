@@ -55,22 +55,17 @@ CLOCK: tuple[Probe, ...] = (
         timeout_s=20,
         sudo=("journalctl -q -b -t ptp4l -t phc2sys -n 400 -o short-unix --no-pager",),
     ),
-    shell(
-        "ptp_devices",
-        "[ -d /dev ] || exit 66\necho devices; for f in /dev/ptp*; do [ -e $f ] && echo $f; done; exit 0",
-        "nodes of PTP clocks, links among them",
-        roles=EVERYWHERE,
-    ),
     # The two clocks are read one after the other, so that they can be compared.
     shell(
-        "rtc",
+        "clock_devices",
         "[ -d /sys/class ] || exit 66\n"
         "if [ -e /sys/class/rtc/rtc0/since_epoch ]; then\n"
         "  read -r r </sys/class/rtc/rtc0/since_epoch || exit 1; echo rtc $r $(date +%s)\n"
         "else echo rtc none; fi\n"
         'if [ -h /etc/localtime ]; then l=$(readlink /etc/localtime) || exit 1; echo "zone $l"\n'
-        "elif [ -e /etc/localtime ]; then echo zone file; else echo zone none; fi",
-        "the battery clock beside the system clock, and the time zone",
+        "elif [ -e /etc/localtime ]; then echo zone file; else echo zone none; fi\n"
+        "for f in /dev/ptp*; do [ -e $f ] && echo ptp $f; done; exit 0",
+        "the battery clock beside the system clock, the time zone, and the nodes of PTP clocks",
         roles=EVERYWHERE,
     ),
     file("adjtime", "/etc/adjtime", "whether the battery clock keeps UTC", roles=EVERYWHERE),

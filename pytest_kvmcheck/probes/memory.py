@@ -4,13 +4,6 @@ from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import Probe, file, files, shell
 
-#: The CPU time of ksmd, while KSM merges. A process of another may bear that name: kernel threads have the parent 2.
-_KSMD = (
-    'set --; for f in $(grep -sxl ksmd /proc/[0-9]*/comm); do set -- "$@" ${f%comm}stat; done\n'
-    '[ $# -gt 0 ] || exit 66\ngrep -sH ^ /proc/uptime "$@"; exit 0'
-)
-_KSM_MERGES = '{ read -r r </sys/kernel/mm/ksm/run; } 2>/dev/null && [ "$r" = 1 ]'
-
 MEMORY: tuple[Probe, ...] = (
     files(
         "numa",
@@ -43,6 +36,4 @@ MEMORY: tuple[Probe, ...] = (
     files("ksm", "/sys/kernel/mm/ksm/*", "kernel same-page merging"),
     files("ksm_defaults", "/etc/default/qemu-kvm", "Debian's and Ubuntu's own KSM switch"),
     files("ksmtuned_conf", "/etc/ksmtuned.conf", "settings of ksmtuned"),
-    shell("ksmd", _KSMD, "CPU time of KSM, first sample", when=_KSM_MERGES),
-    shell("ksmd_later", _KSMD, "CPU time of KSM, second sample", when=_KSM_MERGES, last=True),
 )

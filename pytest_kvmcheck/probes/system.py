@@ -15,7 +15,13 @@ _KERNEL_LOG = (
 KERNEL_LOG_LINES = 2000
 
 #: Two samples are taken as far apart as gathering lasts; nothing waits in between.
-_COUNTERS = "grep -HE '^(cpu |pswpin |pswpout |[0-9.]+ [0-9.]+$)' /proc/stat /proc/vmstat /proc/uptime"
+_COUNTERS = """\
+set -- /proc/stat /proc/vmstat /proc/uptime
+if { read -r r </sys/kernel/mm/ksm/run; } 2>/dev/null && [ "$r" = 1 ]; then
+  for f in $(grep -sxl ksmd /proc/[0-9]*/comm); do set -- "$@" ${f%comm}stat; done
+fi
+grep -HE '^(cpu |pswpin |pswpout |[0-9.]+ [0-9.]+$|[0-9]+ \\(ksmd\\) )' "$@"
+"""
 
 SYSTEM: tuple[Probe, ...] = (
     command("now", "date +%s", "the target's clock, seconds since 1970", roles=EVERYWHERE),
@@ -36,16 +42,11 @@ SYSTEM: tuple[Probe, ...] = (
     files("kernel_settings", "/proc/sys/kernel/numa_balancing", "kernel settings now in force"),
     shell(
         "detect_virt",
-        "systemd-detect-virt --vm; rc=$?; [ $rc -le 1 ] && exit 0; exit $rc",
-        "whether the target is itself a virtual machine",
+        "systemd-detect-virt --vm; rc=$?; [ $rc -le 1 ] || exit $rc\n"
+        "c=$(systemd-detect-virt --container) && echo container $c; exit 0",
+        "whether the target is itself a virtual machine, and whether it answers from within a container",
         roles=EVERYWHERE,
         sos=("sos_commands/systemd/systemd-detect-virt",),
-    ),
-    shell(
-        "detect_container",
-        "systemd-detect-virt --container; rc=$?; [ $rc -le 1 ] && exit 0; exit $rc",
-        "whether the answers come from within a container",
-        roles=EVERYWHERE,
     ),
     files(
         "dmi",
@@ -84,6 +85,12 @@ SYSTEM: tuple[Probe, ...] = (
         timeout_s=30,
         sudo=("journalctl -q -k -b -o short-unix --no-pager",),
     ),
-    shell("counters", _COUNTERS, "counters of the CPU and of swapping, first sample", roles=EVERYWHERE),
-    shell("counters_later", _COUNTERS, "counters of the CPU and of swapping, second sample", last=True, roles=EVERYWHERE),
+    shell("counters", _COUNTERS, "counters of the CPU, of swapping and of KSM while it merges, first sample", roles=EVERYWHERE),
+    shell(
+        "counters_later",
+        _COUNTERS,
+        "counters of the CPU, of swapping and of KSM while it merges, second sample",
+        last=True,
+        roles=EVERYWHERE,
+    ),
 )

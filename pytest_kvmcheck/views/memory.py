@@ -55,11 +55,11 @@ def _ksmd(host: Host, probe: str) -> KsmdTime:
 @fact
 def ksmd_share(host: Host) -> float:
     """The share of one CPU that KSM took between the two samples of gathering, 0 to 1."""
-    first, later = _ksmd(host, "ksmd"), _ksmd(host, "ksmd_later")
+    first, later = _ksmd(host, "counters"), _ksmd(host, "counters_later")
     seconds = later.uptime_s - first.uptime_s
     # CPU time is counted in hundredths of a second: over less than half a second the share says little.
     if seconds < 0.5 or later.cpu_s < first.cpu_s:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"the samples of ksmd are {seconds:.2f} s apart", "ksmd_later")
+        raise EvidenceMissing(Cause.UNPARSABLE, f"the samples of ksmd are {seconds:.2f} s apart", "counters_later")
     return (later.cpu_s - first.cpu_s) / seconds
 
 

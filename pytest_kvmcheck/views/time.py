@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.chrony import Source, Tracking, parse_sources, parse_tracking
@@ -9,7 +11,7 @@ from pytest_kvmcheck.facts.chronyconf import Directives, parse_chrony_conf
 from pytest_kvmcheck.facts.ntp import NtpVariables, Peer, parse_epoch, parse_ntp, parse_peers
 from pytest_kvmcheck.facts.ptpconf import PtpConf, parse_ptp_conf
 from pytest_kvmcheck.facts.ptplog import PtpLog, parse_ptp_log
-from pytest_kvmcheck.facts.rtc import Rtc, parse_adjtime, parse_rtc
+from pytest_kvmcheck.facts.rtc import ClockDevices, parse_adjtime, parse_clock_devices
 from pytest_kvmcheck.facts.shellvars import parse_assignments
 from pytest_kvmcheck.facts.timedaemon import Daemon, parse_daemon
 from pytest_kvmcheck.views.cpu import cpuinfo, uname
@@ -105,18 +107,9 @@ def ptp_clocks(host: Host) -> dict[str, str]:
 
 
 @fact
-def ptp_devices(host: Host) -> frozenset[str]:
-    """Nodes of PTP clocks, and links to them."""
-    lines = host.evidence.text("ptp_devices").splitlines()
-    if lines[:1] != ["devices"]:
-        raise EvidenceMissing(Cause.UNPARSABLE, "the nodes of PTP clocks were not listed", "ptp_devices")
-    return frozenset(lines[1:])
-
-
-@fact
-def rtc(host: Host) -> Rtc:
-    """The battery clock and the time zone."""
-    return host.evidence.parsed("rtc", parse_rtc)
+def clock_devices(host: Host) -> ClockDevices:
+    """The battery clock, the time zone, and the nodes of PTP clocks."""
+    return host.evidence.parsed("clock_devices", parse_clock_devices)
 
 
 @fact
@@ -169,19 +162,18 @@ def virtualization(host: Host) -> str:
         if not uname(host).x86 or not flags:
             raise EvidenceMissing(Cause.MISSING, "nothing tells whether this is a virtual machine", "detect_virt")
         return "vm" if "hypervisor" in flags else "none"
-    return _one_word(host, "detect_virt")
+    return _detected(host)[0]
 
 
 @fact
 def container(host: Host) -> str:
-    """The container from within which the target answered, ``none`` outside of one; empty when it cannot be told."""
-    if host.evidence.record("detect_container").cause is Cause.MISSING:
-        return ""
-    return _one_word(host, "detect_container")
+    """The container from within which the target answered; empty outside of one, or when there is no systemd to tell."""
+    return "" if host.evidence.record("detect_virt").cause is Cause.MISSING else _detected(host)[1]
 
 
-def _one_word(host: Host, probe: str) -> str:
-    name = host.evidence.text(probe).strip()
-    if not name or len(name.split()) != 1:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"systemd-detect-virt says {name[:40]!r}", probe)
-    return name
+def _detected(host: Host) -> tuple[str, str]:
+    text = host.evidence.text("detect_virt")
+    match = re.fullmatch(r"([a-z0-9-]+)(?:\ncontainer ([a-z0-9-]+))?", text.strip())
+    if not match:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"systemd-detect-virt says {text.strip()[:40]!r}", "detect_virt")
+    return match[1], match[2] or ""
