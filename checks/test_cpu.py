@@ -27,7 +27,7 @@ from pytest_kvmcheck.views.hardware import dmi, iommu_groups
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.placement import pinned_cpus
 from pytest_kvmcheck.views.services import qemu_conf
-from pytest_kvmcheck.views.system import modprobe
+from pytest_kvmcheck.views.system import kernel_log, modprobe
 from pytest_kvmcheck.views.time import container, virtualization
 
 #: The numbers of /dev/kvm.
@@ -210,13 +210,30 @@ def test_kvm_backend(host: Host) -> None:
             if "kvm_pr" in modules and "kvm_hv" not in modules:
                 findings.warn(f"{host}: only kvm_pr is loaded, guests are slow; expected kvm_hv.")
             elif "kvm_hv" not in modules:
-                findings.fail(f"{host}: no KVM backend is loaded (found {shown}), expected kvm_hv.")
+                findings.fail(f"{host}: no KVM backend is loaded (found {shown}), expected kvm_hv.{_why_not(host)}")
         elif not machine.x86:
-            findings.fail_if("kvm" not in modules, f"{host}: kvm is neither loaded nor built in (found {shown}).")
+            findings.fail_if("kvm" not in modules, f"{host}: kvm is neither loaded nor built in (found {shown}).{_why_not(host)}")
         elif not modules & {*_BACKENDS.values(), "kvm_pvm"}:
-            findings.fail(f"{host}: no KVM backend is loaded (found {shown}), expected kvm_intel or kvm_amd.")
+            wish = "kvm_intel or kvm_amd"
+            findings.fail(f"{host}: no KVM backend is loaded (found {shown}), expected {wish}.{_why_not(host)}")
         else:
             _judge_x86(host, modules, findings)
+
+
+#: What the kernel says when a backend will not load. It also says so of one that loaded later, so it decides nothing.
+_REFUSED = re.compile(
+    r"(?:kvm|vmx|svm).*(?:disabled by bios|disabled \(by bios\)|\(outside TXT\) disabled|not supported by CPU)", re.IGNORECASE
+)
+
+
+def _why_not(host: Host) -> str:
+    """Return what the kernel's log says of a backend that will not load, as a further sentence; empty when it says nothing."""
+    with host.evidence.quietly():
+        try:
+            said = [message.text for message in kernel_log(host) if _REFUSED.search(message.text)]
+        except EvidenceMissing:
+            return ""
+    return f" The kernel says: {said[-1][:120]}." if said else ""
 
 
 def _judge_x86(host: Host, modules: frozenset[str], findings: Findings) -> None:
@@ -229,7 +246,8 @@ def _judge_x86(host: Host, modules: frozenset[str], findings: Findings) -> None:
     if wanted is None:
         raise EvidenceMissing(Cause.UNPARSABLE, f"no rule for the CPU vendor {vendor!r}", "cpuinfo")
     shown = ", ".join(sorted(modules))
-    findings.fail_if(wanted not in modules, f"{host}: {wanted} is not loaded on a CPU of {vendor} (found {shown}).")
+    if wanted not in modules:
+        findings.fail(f"{host}: {wanted} is not loaded on a CPU of {vendor} (found {shown}).{_why_not(host)}")
 
 
 @condition

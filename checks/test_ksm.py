@@ -141,14 +141,19 @@ def test_ksm_services(host: Host, params: Params) -> None:
             findings.fail_if(switch in ("1", "AUTO"), f"{host}: KSM_ENABLED={switch} in /etc/default/qemu-kvm, expected 0.")
         return
     controllers = [name for name in services[1:] if unit(host, name).enabled and unit(host, name).active]
+    halfway = [name for name in services[1:] if unit(host, name).enabled != unit(host, name).active]
     if ksm(host).advisor_mode == "scan-time":
         controllers.append("the kernel's advisor")
-    if not controllers and policy == "on" and unit(host, "ksm.service").enabled:
+    if not controllers and not halfway and policy == "on" and unit(host, "ksm.service").enabled:
         note("ksm.service sets KSM up at boot, nothing tunes it")
         return
-    assert len(controllers) == 1, (
-        f"{host}: KSM is controlled by {', '.join(controllers) or 'nothing'}, expected one of ksmtuned, MoM, the kernel's advisor."
-    )
+    with Findings() as findings:
+        if len(controllers) != 1:
+            found = f"KSM is controlled by {', '.join(controllers) or 'nothing'}"
+            findings.fail(f"{host}: {found}, expected one of ksmtuned, MoM, the kernel's advisor.")
+        for name in halfway:
+            state = "active, but not enabled" if unit(host, name).active else "enabled, but not active"
+            findings.fail(f"{host}: {name} is {state}: what controls KSM changes with the next reboot.")
 
 
 #: What switches KSM on and off by itself while it runs.

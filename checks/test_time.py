@@ -28,12 +28,22 @@ from pytest_kvmcheck.views.time import (
 SYNC_CHECK = "KVM-TIM-001"
 
 
+@condition
+def clock_is_not_left_to_ptp(host: Host) -> str | None:
+    """Hold unless PTP alone keeps the clock, which has a check of its own."""
+    if tracking(host) or ntp_variables(host):
+        return None
+    ptp = [name for name, item in sorted(units(host).items()) if name.startswith(("phc2sys", "timemaster")) and item.active]
+    return f"{ptp[0]} keeps the clock (KVM-TIM-005 judges it)" if ptp else None
+
+
 @check(
     SYNC_CHECK,
     title="The host clock is synchronised",
     severity=Severity.HIGH,
     reads=("chrony_tracking", "ntpd_variables", "timesyncd_stamp", "systemd_units", "now"),
     params={"max_update_age_s": 4200},
+    applies=clock_is_not_left_to_ptp,
 )
 def test_clock_is_synchronised(host: Host, params: Params) -> None:
     """Something keeps the clock right, and did so lately.
@@ -52,7 +62,7 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
         verify: chronyc -n tracking; chronyc -n sources
 
     When not to
-        Hosts that follow a PTP clock without chrony are judged by checks of their own.
+        Hosts that follow a PTP clock without chrony are judged by KVM-TIM-005.
 
     References
         https://chrony-project.org/doc/4.6/chronyc.html
@@ -74,7 +84,7 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
             findings.fail_if(not ntp.synchronized, f"{host}: ntpd follows no source.")
             return
         daemon = unit(host, "systemd-timesyncd.service")
-        if unit(host, "chronyd.service").active:
+        if unit(host, "chronyd.service").active or ("chrony.service" in units(host) and unit(host, "chrony.service").active):
             raise EvidenceMissing(Cause.MISSING, "chronyd runs, but chronyc is missing or not answered", "chrony_tracking")
         if not daemon.active:
             findings.fail(f"{host}: no time daemon answers: neither chrony nor ntpd nor systemd-timesyncd.")
