@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.facts.chrony import Source
 from pytest_kvmcheck.facts.cmdline import values
+from pytest_kvmcheck.facts.ntp import Peer
 from pytest_kvmcheck.views.cpu import cmdline, cpuinfo, uname
 from pytest_kvmcheck.views.host import Host
-from pytest_kvmcheck.views.services import unit
-from pytest_kvmcheck.views.time import clocksource, now_s, ntp_variables, timesyncd_stamp_s, tracking, virtualization
+from pytest_kvmcheck.views.services import unit, units
+from pytest_kvmcheck.views.time import (
+    chrony_sources,
+    clock_devices,
+    clocksource,
+    now_s,
+    ntp_peers,
+    ntp_variables,
+    rtc_keeps,
+    time_daemons,
+    timesyncd_stamp_s,
+    tracking,
+    virtualization,
+)
 
 SYNC_CHECK = "KVM-TIM-001"
+
+
+@condition
+def clock_is_not_left_to_ptp(host: Host) -> str | None:
+    """Hold unless PTP alone keeps the clock, which has a check of its own."""
+    if tracking(host) or ntp_variables(host):
+        return None
+    ptp = [name for name, item in sorted(units(host).items()) if name.startswith(("phc2sys", "timemaster")) and item.active]
+    return f"{ptp[0]} keeps the clock (KVM-TIM-005 judges it)" if ptp else None
 
 
 @check(
@@ -19,6 +43,7 @@ SYNC_CHECK = "KVM-TIM-001"
     severity=Severity.HIGH,
     reads=("chrony_tracking", "ntpd_variables", "timesyncd_stamp", "systemd_units", "now"),
     params={"max_update_age_s": 4200},
+    applies=clock_is_not_left_to_ptp,
 )
 def test_clock_is_synchronised(host: Host, params: Params) -> None:
     """Something keeps the clock right, and did so lately.
@@ -37,7 +62,7 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
         verify: chronyc -n tracking; chronyc -n sources
 
     When not to
-        Hosts that follow a PTP clock without chrony are judged by checks of their own.
+        Hosts that follow a PTP clock without chrony are judged by KVM-TIM-005.
 
     References
         https://chrony-project.org/doc/4.6/chronyc.html
@@ -59,7 +84,7 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
             findings.fail_if(not ntp.synchronized, f"{host}: ntpd follows no source.")
             return
         daemon = unit(host, "systemd-timesyncd.service")
-        if unit(host, "chronyd.service").active:
+        if unit(host, "chronyd.service").active or ("chrony.service" in units(host) and unit(host, "chrony.service").active):
             raise EvidenceMissing(Cause.MISSING, "chronyd runs, but chronyc is missing or not answered", "chrony_tracking")
         if not daemon.active:
             findings.fail(f"{host}: no time daemon answers: neither chrony nor ntpd nor systemd-timesyncd.")
@@ -122,6 +147,127 @@ def test_clock_offset(host: Host, params: Params) -> None:
     note(f"{offset_ms:.3g} ms off, at most {error_ms:.3g} ms wrong")
 
 
+@condition
+def sources_are_known(host: Host) -> str | None:
+    """Hold where chrony or ntpd tells of its sources; whether one of them has to run is for ``SYNC_CHECK`` to say."""
+    if chrony_sources(host) is not None or ntp_peers(host) is not None:
+        return None
+    if unit(host, "chronyd.service").active or unit(host, "chrony.service").active:
+        raise EvidenceMissing(Cause.MISSING, "chronyd runs, but chronyc is missing or not answered", "chrony_sources")
+    return "neither chrony nor ntpd answers"
+
+
+@check(
+    "KVM-TIM-003",
+    title="Enough independent time sources are reachable",
+    severity=Severity.MEDIUM,
+    reads=("chrony_sources", "ntpd_peers", "systemd_units"),
+    params={"min_sources": 4},
+    applies=sources_are_known,
+)
+def test_time_sources(host: Host, params: Params) -> None:
+    """The clock can be checked against several others.
+
+    What it checks
+        chrony (or ntpd) hears at least min_sources servers that it trusts (marked *, + or -, reach above 0), with different
+        addresses where more than one is wanted; a reference clock that it follows stands for all. At most one is a false ticker.
+
+    Why it matters
+        Of two clocks that disagree nobody knows which is right; with four, one may be wrong and one away.
+
+    How to fix
+        now: add servers or a pool to chrony.conf (RHEL and SUSE: /etc/chrony.conf, Debian and Ubuntu: /etc/chrony/chrony.conf or
+            a file in /etc/chrony/sources.d), chronyc reload sources; let UDP port 123 out
+        after a reboot: the same
+        verify: chronyc -n sources; ntpq -pn
+
+    When not to
+        Hosts that follow PTP or a reference clock.
+
+    References
+        https://www.rfc-editor.org/rfc/rfc8633
+        https://chrony-project.org/doc/4.6/chronyc.html
+    """
+    sources: tuple[Source | Peer, ...] | None = chrony_sources(host)
+    if sources is None:
+        sources = ntp_peers(host) or ()
+    wanted = params.min_sources
+    used = [source for source in sources if source.used]
+    false = [source for source in sources if (source.state if isinstance(source, Source) else source.tally) == "x"]
+    clocks = [source for source in used if source.refclock and not (isinstance(source, Source) and source.state == "-")]
+    with Findings() as findings:
+        if len(false) > 1:
+            findings.fail(
+                f"{host}: {len(false)} sources are false tickers ({', '.join(item.address for item in false)}), at most 1 may be."
+            )
+        if clocks:
+            note(f"reference clock {clocks[0].address}")
+            return
+        if len(used) < wanted:
+            findings.fail(f"{host}: {len(used)} of {len(sources)} time sources answer and are trusted, expected {wanted} or more.")
+        elif wanted > 1 and len({source.address for source in used}) < 2:
+            findings.fail(f"{host}: all time sources are {used[0].address}, expected several.")
+        note(f"{len(used)} of {len(sources)} sources")
+
+
+#: Units that discipline the system clock while they are active, whatever their options; chronyd and phc2sys depend on theirs.
+STEERING_UNITS = (
+    *("ntpd.service", "ntp.service", "ntpsec.service", "ntpd-rs.service", "openntpd.service"),
+    *("systemd-timesyncd.service", "timemaster.service"),
+)
+
+
+@check(
+    "KVM-TIM-004",
+    title="Only one service disciplines the system clock",
+    severity=Severity.MEDIUM,
+    reads=("systemd_units", "time_daemons"),
+)
+def test_one_clock_keeper(host: Host) -> None:
+    """One daemon and one only sets the system clock.
+
+    What it checks
+        Exactly one of chronyd (without -x), ntpd, ntpsec, ntpd-rs, openntpd, systemd-timesyncd, timemaster, and phc2sys that steers
+        CLOCK_REALTIME is active. A unit with two names counts once; so do the chronyd and phc2sys that timemaster starts.
+
+    Why it matters
+        Two daemons pull the clock to and fro, and each takes the other's work for its own error.
+
+    How to fix
+        now: systemctl disable --now the ones that should not be (chronyd is called chrony on Debian and Ubuntu)
+        after a reboot: the same; mask what packages enable again
+        verify: systemctl list-units 'chrony*' 'ntp*' 'systemd-timesyncd*' 'phc2sys*' timemaster.service
+
+    When not to
+        A container host whose clock somebody else keeps.
+
+    References
+        https://chrony-project.org/doc/4.6/chronyd.html
+        https://linuxptp.nwtime.org/documentation/phc2sys/
+    """
+    known, processes = units(host), time_daemons(host)
+    keepers = {unit(host, name).id for name in STEERING_UNITS if unit(host, name).active}
+    mastered = "timemaster.service" in keepers
+    for name in ("chronyd.service", "chrony.service"):
+        found = unit(host, name)
+        if not found.active:
+            continue
+        seen = [item for item in processes if item.name == "chronyd"]
+        if not seen:
+            raise EvidenceMissing(Cause.NOT_PERMITTED, "the options of chronyd cannot be seen", "time_daemons")
+        if any(item.steers for item in seen):
+            keepers.add(found.id)
+    if not mastered:
+        steering = [item for item in processes if item.name == "phc2sys" and item.steers]
+        keepers |= {f"phc2sys {number}" if len(steering) > 1 else "phc2sys" for number, _ in enumerate(steering, 1)}
+        hidden = [name for name, item in known.items() if name.startswith("phc2sys") and item.active]
+        if hidden and not any(item.name == "phc2sys" for item in processes):
+            raise EvidenceMissing(Cause.NOT_PERMITTED, f"the options of {hidden[0]} cannot be seen", "time_daemons")
+    assert len(keepers) <= 1, f"{host}: {' and '.join(sorted(keepers))} steer the system clock, expected one."
+    assert keepers, f"{host}: nothing steers the system clock: no time daemon is active."
+    note(keepers.pop())
+
+
 #: The clock source that each architecture should use.
 BY_ARCHITECTURE = {
     "aarch64": "arch_sys_counter",
@@ -177,3 +323,56 @@ def test_clock_source(host: Host) -> None:
         return
     paravirtual = name == "kvm-clock" or name.startswith("hyperv_clocksource")
     assert paravirtual and virtualization(host) != "none", f"{host}: clock source is {name}, expected tsc{hint}."
+
+
+#: Names of the one zone.
+_UTC = frozenset({"UTC", "Etc/UTC", "Etc/UCT", "UCT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal"})
+
+
+@check(
+    "KVM-TIM-010",
+    title="RTC and time zone follow policy",
+    severity=Severity.LOW,
+    reads=("clock_devices", "adjtime"),
+    params={"max_rtc_drift_s": 5, "expected_tz": None},
+)
+def test_rtc_and_zone(host: Host, params: Params) -> None:
+    """The battery clock keeps UTC and is right, and the host is in the zone where it should be.
+
+    What it checks
+        The third line of /etc/adjtime is not LOCAL (no file means UTC); rtc0 is within max_rtc_drift_s of the system clock; the
+        zone that /etc/localtime links to is expected_tz where the profile names one. Without a battery clock (s390x) only the
+        zone is judged.
+
+    Why it matters
+        Guests with clock offset localtime take the host's zone, and a wrong battery clock breaks TLS and Kerberos early at boot.
+
+    How to fix
+        now: timedatectl set-local-rtc 0; hwclock --systohc; timedatectl set-timezone ZONE
+        after a reboot: rtcsync in chrony.conf keeps the battery clock right
+        roll back: timedatectl set-local-rtc 1; timedatectl set-timezone OLDZONE
+        verify: timedatectl
+
+    When not to
+        Machines that also start Windows from disk keep local time.
+
+    References
+        https://www.freedesktop.org/software/systemd/man/latest/timedatectl.html
+        https://man7.org/linux/man-pages/man8/hwclock.8.html
+    """
+    with Findings() as findings:
+        clocks, keeps = clock_devices(host), rtc_keeps(host)
+        if keeps == "LOCAL":
+            findings.fail(f"{host}: the battery clock keeps local time (/etc/adjtime), expected UTC.")
+        elif clocks.rtc_s is not None and clocks.system_s is not None:
+            drift, limit = clocks.rtc_s - clocks.system_s, params.max_rtc_drift_s
+            if abs(drift) > limit:
+                side = "ahead of" if drift > 0 else "behind"
+                findings.fail(f"{host}: the battery clock is {abs(drift)} s {side} the system clock, at most {limit} s allowed.")
+        expected = params.expected_tz
+        if expected is not None:
+            if clocks.zone is None:
+                findings.unknown(EvidenceMissing(Cause.UNPARSABLE, "/etc/localtime is no link into zoneinfo", "clock_devices"))
+            elif clocks.zone != expected and not {clocks.zone, expected} <= _UTC:
+                findings.fail(f"{host}: the time zone is {clocks.zone}, expected {expected}.")
+        note(f"zone {clocks.zone or 'not told'}" + ("" if clocks.rtc_s is not None else ", no battery clock"))

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_kvmcheck.registry import Condition
+from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.views.time import virtualization
 
 
 def all_of(*conditions: Condition) -> Condition:
@@ -31,3 +33,10 @@ def condition(function: Callable[..., str | None]) -> Condition:
 
     adapted.__doc__ = function.__doc__
     return adapted
+
+
+@condition
+def bare_metal(host: Host) -> str | None:
+    """Hold on machines that are no virtual ones. Reads ``detect_virt``."""
+    kind = virtualization(host)
+    return None if kind == "none" else f"the host is a virtual machine ({kind})"

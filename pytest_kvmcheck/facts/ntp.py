@@ -1,4 +1,4 @@
-"""The clock by ntpd: ``ntpq -c rv``; and plain epoch times.
+r"""The clock by ntpd: ``ntpq -c rv`` and ``ntpq -pn``; and plain epoch times.
 
 Source: https://www.ntp.org/documentation/4.2.8-series/ntpq/. Offset, root delay and dispersion are milliseconds there.
 
@@ -6,6 +6,17 @@ Source: https://www.ntp.org/documentation/4.2.8-series/ntpq/. Offset, root delay
 ... version="ntpd 4.2.8p15", stratum=3, rootdelay=12.3, rootdisp=30.5, offset=-0.42, refid=192.0.2.1'''
 >>> parse_ntp(text)
 NtpVariables(synchronized=True, offset_s=-0.00042, root_delay_s=0.0123, root_dispersion_s=0.0305)
+
+Peers, after two lines of heading: a tally code (* system peer, o PPS peer, + candidate, - outlier, # backup, x false ticker,
+. excess, blank rejected), the address, reference id, stratum, type, seconds since the last answer, poll, reach (octal) and times.
+
+>>> peers = parse_peers('''     remote           refid      st t when poll reach   delay   offset  jitter
+... ==============================================================================
+... *192.0.2.1       .GPS.            1 u   33   64  377    0.320   -0.012   0.041
+...  192.0.2.9       .INIT.          16 u    -   64    0    0.000    0.000   0.000
+... ''')
+>>> [(peer.tally, peer.address, peer.reach, peer.used) for peer in peers]
+[('*', '192.0.2.1', 255, True), (' ', '192.0.2.9', 0, False)]
 """
 
 from __future__ import annotations
@@ -14,6 +25,7 @@ import re
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 
 @dataclass(frozen=True)
@@ -48,3 +60,46 @@ def parse_epoch(text: str) -> int:
     if not re.fullmatch(r"\d{1,12}", text.strip()):
         raise ParseError(f"not a time in seconds: {text.strip()[:40]!r}")
     return int(text)
+
+
+_PEER = re.compile(
+    r"(?P<tally>[ *o+#x.-])(?P<address>\S+) +\S+ +\d{1,2} [lubspBAMmsS-] +(?:-|\d+[mhdy]?) +\d+[mhdy]? +"
+    r"(?P<reach>[0-7]{1,3})(?: +-?[\d.]+){3}",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server of ntpd. ``reach`` holds the last eight polls as bits."""
+
+    tally: str
+    address: str
+    reach: int
+
+    @property
+    def refclock(self) -> bool:
+        """Whether it is a reference clock of this host."""
+        return self.address.startswith("127.127.")
+
+    @property
+    def used(self) -> bool:
+        """Whether ntpd trusts it and can hear it."""
+        return self.tally in ("*", "o", "+", "-", "#") and self.reach > 0
+
+
+@empty_is_an_answer("no server is configured")
+def parse_peers(text: str) -> tuple[Peer, ...]:
+    """Return the servers, in their order. Raises :class:`ParseError`, for ntpq's own messages too."""
+    if text.strip() in ("No association ID's returned", ""):
+        return ()
+    lines = text.splitlines()
+    if len(lines) < 2 or "refid" not in lines[0] or not re.fullmatch(r"=+\s*", lines[1]):
+        raise ParseError(f"not the peers of ntpd: {text.strip()[:60]!r}")
+    found = []
+    for line in lines[2:]:
+        match = _PEER.fullmatch(line.rstrip())
+        if not match:
+            raise ParseError(f"not a peer of ntpd: {line.strip()[:60]!r}")
+        found.append(Peer(match["tally"], match["address"], int(match["reach"], 8)))
+    return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, command, files
+from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, file, files, shell
 
 CLOCK: tuple[Probe, ...] = (
     files(
@@ -27,4 +27,46 @@ CLOCK: tuple[Probe, ...] = (
         roles=EVERYWHERE,
     ),
     files("ptp_clocks", "/sys/class/ptp/ptp*/clock_name", "PTP hardware clocks", roles=EVERYWHERE),
+    command("ntpd_peers", "ntpq -pn", "ntpd: the servers, and how they answer"),
+    files(
+        "chrony_conf",
+        "/etc/chrony.conf /etc/chrony.d/*.conf /etc/chrony/chrony.conf /etc/chrony/conf.d/*.conf",
+        "configuration of chrony",
+        roles=EVERYWHERE,
+    ),
+    # The options decide who steers the system clock. Processes are not counted: chronyd may be two (a helper of its own).
+    shell(
+        "time_daemons",
+        "[ -d /proc/self ] || exit 66\n"
+        "for f in $(grep -sxlE 'chronyd|ntpd|phc2sys|ptp4l|timemaster' /proc/[0-9]*/comm); do\n"
+        "  p=${f#/proc/} p=${p%/comm}; echo @@$N $p; tr '\\0' '\\n' </proc/$p/cmdline\n"
+        "done 2>/dev/null; exit 0",
+        "command lines of the processes that keep clocks",
+        keyed=True,
+    ),
+    files("ptp_conf", "/etc/ptp4l.conf /etc/linuxptp/*.conf", "configuration of ptp4l"),
+    shell(
+        "ptp_log",
+        "command -v journalctl >/dev/null || { echo 'journalctl: not found' >&2; exit 127; }\n"
+        "$SUDO journalctl -q -b -t ptp4l -t phc2sys -n 400 -o short-unix --no-pager",
+        "the last words of ptp4l and phc2sys",
+        root=Root.MAY,
+        when="grep -sxqE 'ptp4l|phc2sys' /proc/[0-9]*/comm",
+        timeout_s=20,
+        sudo=("journalctl -q -b -t ptp4l -t phc2sys -n 400 -o short-unix --no-pager",),
+    ),
+    # The two clocks are read one after the other, so that they can be compared.
+    shell(
+        "clock_devices",
+        "[ -d /sys/class ] || exit 66\n"
+        "if [ -e /sys/class/rtc/rtc0/since_epoch ]; then\n"
+        "  read -r r </sys/class/rtc/rtc0/since_epoch || exit 1; echo rtc $r $(date +%s)\n"
+        "else echo rtc none; fi\n"
+        'if [ -h /etc/localtime ]; then l=$(readlink /etc/localtime) || exit 1; echo "zone $l"\n'
+        "elif [ -e /etc/localtime ]; then echo zone file; else echo zone none; fi\n"
+        "for f in /dev/ptp*; do [ -e $f ] && echo ptp $f; done; exit 0",
+        "the battery clock beside the system clock, the time zone, and the nodes of PTP clocks",
+        roles=EVERYWHERE,
+    ),
+    file("adjtime", "/etc/adjtime", "whether the battery clock keeps UTC", roles=EVERYWHERE),
 )

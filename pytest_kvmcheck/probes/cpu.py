@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, command, files, shell
+from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, command, files, shell
+
+_CPU = "/sys/devices/system/cpu"
 
 CPU: tuple[Probe, ...] = (
     shell(
@@ -30,4 +32,64 @@ CPU: tuple[Probe, ...] = (
     files("vulnerabilities", "/sys/devices/system/cpu/vulnerabilities/*", "CPU vulnerabilities and mitigations"),
     files("cpu_lists", "/sys/devices/system/cpu/online /sys/devices/system/cpu/present", "CPUs online and present"),
     files("cpu_siblings", "/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list", "threads that share a core"),
+    files(
+        "cpu_topology",
+        "/sys/devices/system/cpu/cpu[0-9]*/topology/physical_package_id /sys/devices/system/cpu/cpu[0-9]*/topology/die_id"
+        " /sys/devices/system/cpu/cpu[0-9]*/topology/core_id",
+        "package, die and core of each CPU",
+    ),
+    files("smt", "/sys/devices/system/cpu/smt/control /sys/devices/system/cpu/smt/active", "whether SMT is on"),
+    shell(
+        "microcode",
+        "[ -r /proc/cpuinfo ] || exit 66\n"
+        "grep -E '^(processor|cpu family|model|stepping|microcode)[[:space:]]*:' /proc/cpuinfo; [ $? -le 1 ]",
+        "family, model, stepping and microcode of each CPU",
+    ),
+    files(
+        "cpufreq",
+        f"{_CPU}/cpu[0-9]*/cpufreq/scaling_driver {_CPU}/cpu[0-9]*/cpufreq/scaling_governor"
+        f" {_CPU}/cpu[0-9]*/cpufreq/energy_performance_preference"
+        f" {_CPU}/intel_pstate/status {_CPU}/amd_pstate/status {_CPU}/intel_pstate/no_turbo {_CPU}/cpufreq/boost",
+        "what governs the frequency of each CPU, and turbo",
+    ),
+    # One grep and no loop: a large host has thousands of these files, all of them open to everyone.
+    shell(
+        "cpuidle",
+        f"[ -d {_CPU} ] || exit 66\n"
+        f"grep -sH ^ {_CPU}/cpuidle/current_driver {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/name"
+        f" {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/latency {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/disable"
+        f" {_CPU}/cpu[0-9]*/power/pm_qos_resume_latency_us; exit 0",
+        "idle states of each CPU, and limits to their latency",
+        paths=(f"{_CPU}/cpuidle/current_driver",),
+        max_bytes=8 * MAX_BYTES,
+    ),
+    # Whether somebody limits the latency of all CPUs. The limit itself could only be read by opening the device.
+    shell(
+        "dma_latency_holders",
+        "$SUDO ls -l /proc/[0-9]*/fd 2>/dev/null | grep -E '^/proc/1/fd:$|/dev/cpu_dma_latency$'; exit 0",
+        "processes that hold /dev/cpu_dma_latency open (the device is never opened)",
+        root=Root.MUST,
+        when=f"[ -d {_CPU}/cpu0/cpuidle/state1 ]",
+        sudo=("ls -l /proc/[0-9]*/fd",),
+    ),
+    shell(
+        "iommu_groups",
+        "cd /sys/kernel/iommu_groups 2>/dev/null || { [ -d /sys/kernel ] || exit 66; echo none; exit 0; }\n"
+        "echo groups\n"
+        "for d in */devices/*; do [ -e $d ] && echo $d; done\n"
+        "grep -sH ^ */type; exit 0",
+        "IOMMU groups, their devices and how they translate",
+        max_bytes=2 * MAX_BYTES,
+    ),
+    files(
+        "vfio_params",
+        "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts /sys/module/iommufd/parameters/allow_unsafe_interrupts"
+        " /sys/module/vfio/parameters/enable_unsafe_noiommu_mode",
+        "whether devices may be assigned without protection",
+    ),
+    files(
+        "edac",
+        "/sys/devices/system/edac/mc/mc[0-9]*/ce_count /sys/devices/system/edac/mc/mc[0-9]*/ue_count",
+        "memory errors that the memory controllers counted",
+    ),
 )

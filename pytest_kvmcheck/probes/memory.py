@@ -35,4 +35,5 @@ MEMORY: tuple[Probe, ...] = (
     ),
     files("ksm", "/sys/kernel/mm/ksm/*", "kernel same-page merging"),
     files("ksm_defaults", "/etc/default/qemu-kvm", "Debian's and Ubuntu's own KSM switch"),
+    files("ksmtuned_conf", "/etc/ksmtuned.conf", "settings of ksmtuned"),
 )

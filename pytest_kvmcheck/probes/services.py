@@ -22,8 +22,8 @@ _UNITS = (
     # storage and locks
     " multipathd.service multipathd.socket iscsid.service iscsid.socket sanlock.service lvmlockd.service"
     # time
-    " chronyd.service ntpd.service ntpsec.service openntpd.service systemd-timesyncd.service ptp4l.service phc2sys.service"
-    " timemaster.service"
+    " chronyd.service chrony.service ntpd.service ntp.service ntpsec.service ntpd-rs.service openntpd.service"
+    " systemd-timesyncd.service ptp4l.service phc2sys.service timemaster.service 'ptp4l@*.service' 'phc2sys@*.service'"
     # packet filters
     " firewalld.service nftables.service ufw.service iptables.service"
     # logging and audit

@@ -15,7 +15,13 @@ _KERNEL_LOG = (
 KERNEL_LOG_LINES = 2000
 
 #: Two samples are taken as far apart as gathering lasts; nothing waits in between.
-_COUNTERS = "grep -HE '^(cpu |pswpin |pswpout |[0-9.]+ [0-9.]+$)' /proc/stat /proc/vmstat /proc/uptime"
+_COUNTERS = """\
+set -- /proc/stat /proc/vmstat /proc/uptime
+if { read -r r </sys/kernel/mm/ksm/run; } 2>/dev/null && [ "$r" = 1 ]; then
+  for f in $(grep -sxl ksmd /proc/[0-9]*/comm); do set -- "$@" ${f%comm}stat; done
+fi
+grep -HE '^(cpu |pswpin |pswpout |[0-9.]+ [0-9.]+$|[0-9]+ \\(ksmd\\) )' "$@"
+"""
 
 SYSTEM: tuple[Probe, ...] = (
     command("now", "date +%s", "the target's clock, seconds since 1970", roles=EVERYWHERE),
@@ -36,15 +42,17 @@ SYSTEM: tuple[Probe, ...] = (
     files("kernel_settings", "/proc/sys/kernel/numa_balancing", "kernel settings now in force"),
     shell(
         "detect_virt",
-        "systemd-detect-virt --vm; rc=$?; [ $rc -le 1 ] && exit 0; exit $rc",
-        "whether the target is itself a virtual machine",
+        "systemd-detect-virt --vm; rc=$?; [ $rc -le 1 ] || exit $rc\n"
+        "c=$(systemd-detect-virt --container) && echo container $c; exit 0",
+        "whether the target is itself a virtual machine, and whether it answers from within a container",
         roles=EVERYWHERE,
         sos=("sos_commands/systemd/systemd-detect-virt",),
     ),
     files(
         "dmi",
-        "/sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name",
-        "maker and model according to the firmware",
+        "/sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name /sys/class/dmi/id/bios_vendor"
+        " /sys/class/dmi/id/bios_version /sys/class/dmi/id/bios_date",
+        "maker, model and firmware by the firmware's own words",
         roles=EVERYWHERE,
     ),
     file("mounts", "/proc/mounts", "mounted file systems and their options", roles=EVERYWHERE),
@@ -70,12 +78,19 @@ SYSTEM: tuple[Probe, ...] = (
         "$SUDO journalctl -q -k -b -o short-unix --no-pager | {\n"
         "  IFS= read -r first || { echo 'the journal shows nothing to this account' >&2; exit 77; }\n"
         "  printf '%s\\n' \"$first\"\n"
-        f"  grep -aiE '{_KERNEL_LOG}' | tail -n {KERNEL_LOG_LINES}; }}; exit $?",
+        # The pattern is meant for the message: a host may be called kvm01.
+        f"  grep -aiE ' (kernel|unknown)[^ ]*: .*({_KERNEL_LOG})' | tail -n {KERNEL_LOG_LINES}; }}; exit $?",
         "troubles in the kernel's log of this boot",
         root=Root.MAY,
         timeout_s=30,
         sudo=("journalctl -q -k -b -o short-unix --no-pager",),
     ),
-    shell("counters", _COUNTERS, "counters of the CPU and of swapping, first sample", roles=EVERYWHERE),
-    shell("counters_later", _COUNTERS, "counters of the CPU and of swapping, second sample", last=True, roles=EVERYWHERE),
+    shell("counters", _COUNTERS, "counters of the CPU, of swapping and of KSM while it merges, first sample", roles=EVERYWHERE),
+    shell(
+        "counters_later",
+        _COUNTERS,
+        "counters of the CPU, of swapping and of KSM while it merges, second sample",
+        last=True,
+        roles=EVERYWHERE,
+    ),
 )

@@ -6,9 +6,10 @@ from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.choice import chosen
 from pytest_kvmcheck.facts.hugepages import Pool, parse_node_pools, parse_pools, requested_on_cmdline
-from pytest_kvmcheck.facts.ksm import Ksm, parse_ksm
+from pytest_kvmcheck.facts.ksm import Ksm, KsmdTime, parse_ksm, parse_ksmd
 from pytest_kvmcheck.facts.meminfo import parse_meminfo
 from pytest_kvmcheck.facts.numa import NumaNode, parse_numa
+from pytest_kvmcheck.facts.shellvars import parse_assignments
 from pytest_kvmcheck.facts.sysctlconf import effective
 from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.host import Host, fact
@@ -35,6 +36,40 @@ def ksm(host: Host) -> Ksm:
     files = host.evidence.files("ksm")
     files.need("/sys/kernel/mm/ksm/run")
     return parsing("ksm", parse_ksm, files)
+
+
+@fact
+def ksm_exists(host: Host) -> bool:
+    """Whether the kernel has KSM at all."""
+    files = host.evidence.files("ksm")
+    if not files:
+        files.demand_all_readable()
+        demand_sysfs(host)
+    return bool(files)
+
+
+def _ksmd(host: Host, probe: str) -> KsmdTime:
+    return parsing(probe, parse_ksmd, host.evidence.files(probe))
+
+
+@fact
+def ksmd_share(host: Host) -> float:
+    """The share of one CPU that KSM took between the two samples of gathering, 0 to 1."""
+    first, later = _ksmd(host, "counters"), _ksmd(host, "counters_later")
+    seconds = later.uptime_s - first.uptime_s
+    # CPU time is counted in hundredths of a second: over less than half a second the share says little.
+    if seconds < 0.5 or later.cpu_s < first.cpu_s:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"the samples of ksmd are {seconds:.2f} s apart", "counters_later")
+    return (later.cpu_s - first.cpu_s) / seconds
+
+
+@fact
+def ksmtuned_conf(host: Host) -> dict[str, str]:
+    """Settings of ksmtuned; without a file its own defaults act."""
+    files = host.evidence.files("ksmtuned_conf")
+    files.demand_all_readable()
+    text = files.get("/etc/ksmtuned.conf")
+    return parsing("ksmtuned_conf", parse_assignments, text) if text is not None else {}
 
 
 @fact

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
-from pytest_kvmcheck.facts.chrony import Tracking, parse_tracking
-from pytest_kvmcheck.facts.ntp import NtpVariables, parse_epoch, parse_ntp
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
+from pytest_kvmcheck.facts.chrony import Source, Tracking, parse_sources, parse_tracking
+from pytest_kvmcheck.facts.chronyconf import Directives, parse_chrony_conf
+from pytest_kvmcheck.facts.ntp import NtpVariables, Peer, parse_epoch, parse_ntp, parse_peers
+from pytest_kvmcheck.facts.ptpconf import PtpConf, parse_ptp_conf
+from pytest_kvmcheck.facts.ptplog import PtpLog, parse_ptp_log
+from pytest_kvmcheck.facts.rtc import ClockDevices, parse_adjtime, parse_clock_devices
+from pytest_kvmcheck.facts.shellvars import parse_assignments
+from pytest_kvmcheck.facts.timedaemon import Daemon, parse_daemon
+from pytest_kvmcheck.views.cpu import cpuinfo, uname
 from pytest_kvmcheck.views.host import Host, fact
 
 _CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0"
@@ -26,12 +36,102 @@ def tracking(host: Host) -> Tracking | None:
 
 
 @fact
+def chrony_sources(host: Host) -> tuple[Source, ...] | None:
+    """The sources of chrony; None when chronyc says that no chronyd answers, or chrony is not installed."""
+    record = host.evidence.record("chrony_sources")
+    if record.cause is Cause.MISSING or (record.cause is None and record.stdout.startswith("506 ")):
+        return None
+    return host.evidence.parsed("chrony_sources", parse_sources)
+
+
+@fact
 def ntp_variables(host: Host) -> NtpVariables | None:
     """The clock by ntpd; None when ntpq is not installed or no ntpd answers."""
     record = host.evidence.record("ntpd_variables")
     if record.cause is Cause.MISSING or "Connection refused" in record.stderr + record.stdout:
         return None
     return host.evidence.parsed("ntpd_variables", parse_ntp)
+
+
+@fact
+def ntp_peers(host: Host) -> tuple[Peer, ...] | None:
+    """The servers of ntpd; None when ntpq is not installed or no ntpd answers."""
+    record = host.evidence.record("ntpd_peers")
+    if record.cause is Cause.MISSING or "Connection refused" in record.stderr + record.stdout:
+        return None
+    return host.evidence.parsed("ntpd_peers", parse_peers)
+
+
+@fact
+def time_daemons(host: Host) -> tuple[Daemon, ...]:
+    """Processes that keep clocks, as far as they may be seen. Debian's chronyd is two: a helper of its own."""
+    host.evidence.text("time_daemons")
+    found = []
+    for pid in host.evidence.keyed("time_daemons"):
+        text = host.evidence.text(f"time_daemons{KEY_SEPARATOR}{pid}")
+        if text.strip():  # empty: it ended meanwhile
+            found.append(parsing("time_daemons", parse_daemon, text))
+    return tuple(found)
+
+
+@fact
+def chrony_conf(host: Host) -> Directives:
+    """The directives of chrony's own files; none when chrony is not installed."""
+    files = host.evidence.files("chrony_conf")
+    files.demand_all_readable()
+    return parsing("chrony_conf", parse_chrony_conf, files)
+
+
+@fact
+def ptp_log(host: Host) -> PtpLog:
+    """The last words of ptp4l and phc2sys."""
+    return host.evidence.parsed("ptp_log", parse_ptp_log)
+
+
+def ptp_settings(host: Host, daemon: Daemon) -> PtpConf:
+    """Return what the configuration file of a ptp4l says; without one (-f), all is left at its default.
+
+    Raises :class:`EvidenceMissing` for a file elsewhere than in /etc.
+    """
+    path = daemon.value("f")
+    if not path:
+        return PtpConf((), True)
+    return parsing("ptp_conf", parse_ptp_conf, host.evidence.files("ptp_conf").need(path))
+
+
+@fact
+def ptp_clocks(host: Host) -> dict[str, str]:
+    """Names of the PTP clocks by device: the name of a driver, or the address of a network card."""
+    files = host.evidence.files("ptp_clocks")
+    return {path.split("/")[-2]: text.strip()[:40] for path, text in sorted(files.items())}
+
+
+@fact
+def clock_devices(host: Host) -> ClockDevices:
+    """The battery clock, the time zone, and the nodes of PTP clocks."""
+    return host.evidence.parsed("clock_devices", parse_clock_devices)
+
+
+@fact
+def rtc_keeps(host: Host) -> str:
+    """What the battery clock keeps: UTC (also when nobody wrote it down) or LOCAL."""
+    if host.evidence.record("adjtime").cause is Cause.MISSING and not host.evidence.partial:
+        return "UTC"
+    return host.evidence.parsed("adjtime", parse_adjtime)
+
+
+def libvirt_guests_setting(host: Host, name: str) -> str:
+    """Return a setting of libvirt-guests: that of its file, or else the default of its script."""
+    files = host.evidence.files("libvirt_guests_conf")
+    files.demand_all_readable()
+    for path in files:
+        given = parsing("libvirt_guests_conf", parse_assignments, files[path])
+        if name in given:
+            return given[name]
+    try:
+        return host.evidence.parsed("libvirt_guests_script", parse_assignments)[name]
+    except KeyError:
+        raise EvidenceMissing(Cause.MISSING, f"nothing tells {name}", "libvirt_guests_script") from None
 
 
 @fact
@@ -53,8 +153,27 @@ def clocksource(host: Host) -> str:
 
 @fact
 def virtualization(host: Host) -> str:
-    """What the target runs in by systemd-detect-virt: ``none``, ``kvm``, ``qemu`` (emulated), ``vmware`` ..."""
-    name = host.evidence.text("detect_virt").strip()
-    if not name or len(name.split()) != 1:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"systemd-detect-virt says {name[:40]!r}", "detect_virt")
-    return name
+    """What the target runs in by systemd-detect-virt: ``none``, ``kvm``, ``qemu`` (emulated), ``vmware`` ...
+
+    Without that tool, the CPU flag by which hypervisors of x86 show themselves tells ``vm`` or ``none``.
+    """
+    if host.evidence.record("detect_virt").cause is Cause.MISSING:
+        flags = cpuinfo(host).flags
+        if not uname(host).x86 or not flags:
+            raise EvidenceMissing(Cause.MISSING, "nothing tells whether this is a virtual machine", "detect_virt")
+        return "vm" if "hypervisor" in flags else "none"
+    return _detected(host)[0]
+
+
+@fact
+def container(host: Host) -> str:
+    """The container from within which the target answered; empty outside of one, or when there is no systemd to tell."""
+    return "" if host.evidence.record("detect_virt").cause is Cause.MISSING else _detected(host)[1]
+
+
+def _detected(host: Host) -> tuple[str, str]:
+    text = host.evidence.text("detect_virt")
+    match = re.fullmatch(r"([a-z0-9-]+)(?:\ncontainer ([a-z0-9-]+))?", text.strip())
+    if not match:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"systemd-detect-virt says {text.strip()[:40]!r}", "detect_virt")
+    return match[1], match[2] or ""
