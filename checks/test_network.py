@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import condition
@@ -15,15 +15,30 @@ from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domain_nic import Nic
 from pytest_kvmcheck.facts.iplink import Link
 from pytest_kvmcheck.facts.iproute import Interface
+from pytest_kvmcheck.facts.listeners import Listener, parse_listeners
 from pytest_kvmcheck.facts.names import Lookup, loopback
+from pytest_kvmcheck.facts.netfilter import Zone
 from pytest_kvmcheck.facts.pci import PciDevice
 from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.domains import Domain, domains, networks, storage_pools
+from pytest_kvmcheck.views.guestnet import (
+    TAPS,
+    default_devices,
+    filter_chains,
+    guest_bridges,
+    guest_parents,
+    segment,
+    storage_peers,
+    switches,
+    uplink_ports,
+    zones,
+)
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.memory import sysctl_conf
 from pytest_kvmcheck.views.network import (
     addresses,
     device_places,
+    egress_to,
     fastest_mode,
     interfaces,
     links,
@@ -38,6 +53,7 @@ from pytest_kvmcheck.views.network import (
     static_names,
 )
 from pytest_kvmcheck.views.processes import vhost_of
+from pytest_kvmcheck.views.services import managers, qemu_conf, unit
 from pytest_kvmcheck.views.system import modprobe
 from pytest_kvmcheck.views.time import virtualization
 
@@ -103,6 +119,107 @@ def test_vhost_net(host: Host, domain: Domain, nic: Nic) -> None:
 
 def _queues(xml: DomainXml) -> int:
     return sum(max(1, nic.queues) for nic in xml.nics if _carried(nic) and nic.driver != "qemu")
+
+
+def _networks_of(host: Host, roles: Mapping[str, object], findings: Findings) -> dict[str, dict[str, frozenset[str]]]:
+    """Return, by role and device, the ports and VLANs that stand for its network. A role without devices is left out."""
+
+    def migration() -> frozenset[str]:
+        place = str(qemu_conf(host).get("migration_address") or qemu_conf(host).get("migration_host") or "")
+        if place in ("", "0.0.0.0", "::", "localhost"):  # noqa: S104 - then the kernel chooses by its routes
+            return default_devices(host)
+        mine = frozenset(item.device for item in interfaces(host) if item.address == place)
+        if not mine:
+            raise EvidenceMissing(Cause.MISSING, f"the migration address {place} is no address of this host", "qemu_conf")
+        return mine
+
+    derived: dict[str, Callable[[], frozenset[str]]] = {
+        "management": lambda: default_devices(host),
+        "guest": lambda: frozenset(name for name, use in guest_bridges(host).items() if not use.isolated) | guest_parents(host),
+        "storage": lambda: frozenset(egress_to(host, peer) for peer in storage_peers(host)) - {""},
+        "migration": migration,
+    }
+    found: dict[str, dict[str, frozenset[str]]] = {}
+    for role, derive in derived.items():
+        try:
+            given = roles.get(role)
+            devices = derive() if given is None else frozenset([given] if isinstance(given, str) else map(str, _listed(given)))
+            if devices:
+                found[role] = {device: segment(host, device) for device in sorted(devices)}
+        except EvidenceMissing as missing:
+            findings.unknown(missing)
+    return found
+
+
+def _listed(given: object) -> Iterable[object]:
+    return given if isinstance(given, list | tuple) else [given]
+
+
+@condition
+def shares_something(host: Host) -> str | None:
+    """Hold for hosts with bridged guests or storage behind IP."""
+    if any(not use.isolated for use in guest_bridges(host).values()) or guest_parents(host) or storage_peers(host):
+        return None
+    return "no bridged guests and no storage behind IP"
+
+
+@check(
+    "KVM-NET-001",
+    title="Guest, management, migration and storage traffic use separate networks",
+    severity=Severity.LOW,
+    reads=(
+        *("virsh", "domain", "objects", "ip_link", "ip_addr", "ip_route", "ip_route6"),
+        *("storage_peers", "mounts", "qemu_conf"),
+    ),
+    params={"must_differ": [["management", "guest"], ["migration", "storage"]], "roles": None},
+    applies=shares_something,
+)
+def test_networks_are_separate(host: Host, params: Params) -> None:
+    """A migration, a backup or a storm of one guest does not stall everybody else.
+
+    What it checks
+        Of each pair of roles in must_differ that this host has, the networks lie on different ports, bonds or VLANs. Management
+        is the device of the default route; guest the bridges and the parents of macvtaps that domains and networks of libvirt
+        use; storage the way to the servers of iSCSI, NVMe over TCP, NFS, SMB and Ceph; migration the device with
+        migration_address (or migration_host) of qemu.conf, without one management. roles names devices instead:
+        {storage: [bond1]}. Backup traffic cannot be told from the host.
+
+    Why it matters
+        One path for everything is the usual flaw of a KVM host: a single live migration fills the uplink of all guests.
+
+    How to fix
+        now: add a VLAN or a card for the role; give it an address in a network of its own
+        after a reboot: the same by NetworkManager, netplan, ifupdown or networkd; migration_address in /etc/libvirt/qemu.conf
+        verify: ip -br link; ip route get STORAGE-SERVER
+
+    When not to
+        Small hosts with two cards in one bond: let roles or must_differ say so, or bound the bandwidth of migrations
+        (virsh migrate-setspeed).
+
+    References
+        https://libvirt.org/migration.html
+        https://libvirt.org/drvqemu.html
+    """
+    with Findings() as findings:
+        known = _networks_of(host, params.roles or {}, findings)
+        judged = 0
+        for one, other in params.must_differ:
+            if one not in known or other not in known:
+                continue
+            judged += 1
+            for device, mine in known[one].items():
+                for rival, theirs in known[other].items():
+                    if not mine & theirs:
+                        continue
+                    shared = links(host).get(device)
+                    if device == rival and shared is not None and shared.data.get("vlan_filtering"):
+                        why = f"{device} keeps {one} and {other} apart by VLANs, or not: that is not read"
+                        findings.unknown(EvidenceMissing(Cause.NOT_COLLECTED, why, "ip_link"))
+                        continue
+                    through = ", ".join(sorted(mine & theirs))
+                    findings.fail(f"{host}: {one} ({device}) and {other} ({rival}) share {through}; expected separate networks.")
+        if not judged:
+            findings.unknown(EvidenceMissing(Cause.MISSING, "no pair of roles could be found on this host", "ip_route"))
 
 
 def _kept(host: Host, name: str, value: int) -> bool:
@@ -698,6 +815,177 @@ def _judge_function(host: Host, card: PciDevice, domain: Domain, number: int, fi
     findings.fail_if(not function.mac.strip("0:"), f"{where} has the MAC address {function.mac or 'none'}.")
 
 
+@condition
+def has_bridges(host: Host) -> str | None:
+    """Hold for hosts with guests on bridges."""
+    return None if guest_bridges(host) else "no guest on a bridge"
+
+
+@check(
+    "KVM-NET-010",
+    title="Bridges and switches of guests are up and correctly built",
+    severity=Severity.HIGH,
+    reads=("virsh", "domain", "objects", "ip_link", "ip_addr", "ovs"),
+    params={"allowed_isolated": []},
+    applies=has_bridges,
+)
+def test_bridges_are_built(host: Host, params: Params) -> None:
+    """Guests that start here, or come here, find their bridge, and a way out of it.
+
+    What it checks
+        Every bridge that a domain names, or an active network of libvirt stands on, exists and is up. Unless it is isolated (a
+        network of mode nat, route, open or none, or named in allowed_isolated) it has a port that leads out (card, bond, VLAN,
+        tunnel) with a carrier, in state forwarding, and without a global address of its own. Spanning tree is off, or its
+        forward delay below 15 s (otherwise a warning). No interface of Open vSwitch reports an error.
+
+    Why it matters
+        A missing bridge is the commonest reason why a migrated guest does not start. The bridge's own carrier proves nothing:
+        the taps of guests keep it up while the uplink is dead.
+
+    How to fix
+        now: ip link set BRIDGE up; ip link set CARD master BRIDGE; ip addr del ADDRESS dev CARD; ovs-vsctl del-port STALE
+        after a reboot: the profile of NetworkManager, netplan, ifupdown (bridge_ports) or networkd
+        verify: ip -d link show type bridge; bridge link; ovs-vsctl show
+
+    When not to
+        A bridge for guests that shall only reach each other: name it in allowed_isolated.
+
+    References
+        https://docs.kernel.org/networking/bridge.html
+        https://www.openvswitch.org/support/dist-docs/ovs-vsctl.8.txt
+    """
+    addressed = {item.device for item in interfaces(host) if item.scope == "global"}
+    with Findings() as findings:
+        for name, use in sorted(guest_bridges(host).items()):
+            users = ", ".join(use.users[:3]) + (f" and {len(use.users) - 3} more" if len(use.users) > 3 else "")
+            link = links(host).get(name)
+            if link is None:
+                findings.fail(f"{host}: the bridge {name} of {users} does not exist.")
+                continue
+            findings.fail_if(not link.up, f"{host}: the bridge {name} of {users} is down.")
+            isolated = use.isolated or name in params.allowed_isolated
+            try:
+                if link.kind == "openvswitch":
+                    _judge_switch(host, name, isolated, findings)
+                elif link.kind == "bridge":
+                    _judge_bridge(host, link, isolated, addressed, findings)
+                else:
+                    findings.fail(f"{host}: {name} of {users} is no bridge{f' but a {link.kind}' if link.kind else ''}.")
+            except EvidenceMissing as missing:
+                findings.unknown(missing)
+
+
+def _judge_bridge(host: Host, bridge: Link, isolated: bool, addressed: set[str], findings: Findings) -> None:
+    stp, delay = parsing("ip_link", bridge.number, "stp_state"), parsing("ip_link", bridge.number, "forward_delay")
+    if stp is None or delay is None:
+        raise EvidenceMissing(Cause.MISSING, f"ip does not tell stp_state and forward_delay of {bridge.name}", "ip_link")
+    if stp and delay >= 1500:
+        findings.warn(f"{host}: {bridge.name} runs spanning tree with a forward delay of {delay / 100:g} s: guests wait for it.")
+    if isolated:
+        return
+    out = uplink_ports(host, bridge.name)
+    findings.fail_if(not out, f"{host}: {bridge.name} has no port that leads out.")
+    for port in out:
+        state = port.slave_data.get("state")
+        if not port.carrier:
+            findings.fail(f"{host}: {port.name}, the uplink of {bridge.name}, {'has no carrier' if port.up else 'is down'}.")
+        elif state is None:
+            findings.unknown(EvidenceMissing(Cause.MISSING, f"ip does not tell the state of the port {port.name}", "ip_link"))
+        elif state != "forwarding":
+            findings.fail(f"{host}: {port.name}, the uplink of {bridge.name}, is {state}, expected forwarding.")
+        where = f"{host}: {port.name}, a port of {bridge.name},"
+        findings.fail_if(port.name in addressed, f"{where} has an address of its own, which belongs to the bridge.")
+
+
+def _judge_switch(host: Host, name: str, isolated: bool, findings: Findings) -> None:
+    switch = switches(host).get(name)
+    if switch is None:
+        raise EvidenceMissing(Cause.MISSING, f"ovs-vsctl does not tell of {name}", "ovs")
+    out = []
+    for item in switch.interfaces:
+        findings.fail_if(bool(item.error), f"{host}: interface {item.name} of {name}: {item.error}.")
+        link = links(host).get(item.name)
+        if item.type == "internal" or item.error or (link is not None and link.kind in TAPS):
+            continue
+        out.append(item)
+        dead = item.type == "" and item.link_state != "up"
+        findings.fail_if(
+            dead and not isolated, f"{host}: {item.name}, the uplink of {name}, has link state {item.link_state or '?'}."
+        )
+    findings.fail_if(not out and not isolated, f"{host}: {name} has no port that leads out.")
+
+
+@condition
+def has_linux_bridges(host: Host) -> str | None:
+    """Hold for hosts with guests on bridges of the kernel."""
+    return None if _linux_bridges(host) else "no guest on a Linux bridge"
+
+
+def _linux_bridges(host: Host) -> list[Link]:
+    known = links(host)
+    return [known[name] for name in sorted(guest_bridges(host)) if name in known and known[name].kind == "bridge"]
+
+
+_NF_CALLS = ("iptables", "ip6tables", "arptables")
+
+
+@check(
+    "KVM-NET-011",
+    title="Bridged guest traffic does not pass the host's packet filter by accident",
+    severity=Severity.MEDIUM,
+    reads=("virsh", "domain", "objects", "ip_link", "net_settings", "managers", "iptables", "nftables"),
+    params={"allow_nf": False},
+    applies=has_linux_bridges,
+)
+def test_bridges_bypass_the_filter(host: Host, params: Params) -> None:
+    """Frames between a guest and its network do not meet rules that were written for the host.
+
+    What it checks
+        br_netfilter is not loaded, or bridge-nf-call-* and the nf_call_* of each guest bridge are 0: each of the two acts alone.
+        A 1 is right where a domain has a filterref, OpenStack manages the host, or allow_nf says so (containers); then a
+        chain at hook forward that refuses what it does not know is a warning, and without root the answer is unknown.
+
+    Why it matters
+        Otherwise a firewall of the host drops frames of guests silently; loading a container engine is enough for that.
+
+    How to fix
+        now: sysctl -w net.bridge.bridge-nf-call-iptables=0, the same for ip6tables and arptables;
+            ip link set BRIDGE type bridge nf_call_iptables 0 nf_call_ip6tables 0 nf_call_arptables 0
+        after a reboot: the settings in /etc/sysctl.d, and a udev rule that applies them when the module comes: ACTION=="add",
+            SUBSYSTEM=="module", KERNEL=="br_netfilter", RUN+="/sbin/sysctl -p /etc/sysctl.d/bridge.conf"
+        roll back: sysctl -w net.bridge.bridge-nf-call-iptables=1
+        verify: grep . /proc/sys/net/bridge/bridge-nf-call-*; ip -d link show type bridge | grep nf_call
+
+    When not to
+        Container networks and libvirt's nwfilter need the 1; rules that accept forwarded frames of bridges make it harmless:
+        iptables -I FORWARD -m physdev --physdev-is-bridged -j ACCEPT.
+
+    References
+        https://wiki.libvirt.org/Net.bridge.bridge-nf-call_and_sysctl.conf.html
+        https://docs.kernel.org/networking/ip-sysctl.html
+    """
+    with Findings() as findings:
+        calls = {name: setting(host, f"bridge/bridge-nf-call-{name}") for name in _NF_CALLS}
+        if all(value is None for value in calls.values()):
+            return  # without br_netfilter the nf_call_* of a bridge do nothing
+        acting = [f"bridge-nf-call-{name}" for name, value in calls.items() if value]
+        for bridge in _linux_bridges(host):
+            told = {name: parsing("ip_link", bridge.number, f"nf_call_{name}") for name in _NF_CALLS}
+            if None in told.values():
+                findings.unknown(EvidenceMissing(Cause.MISSING, f"ip does not tell nf_call_iptables of {bridge.name}", "ip_link"))
+            acting += [f"nf_call_{name} of {bridge.name}" for name, value in told.items() if value]
+        if not acting:
+            return
+        filtered = [domain.name for domain in domains(host) if any(nic.filter for nic in domain.saved.nics)]
+        if not (params.allow_nf or filtered or "OpenStack" in managers(host)):
+            findings.fail(f"{host}: bridged frames pass the host's packet filter: {', '.join(acting)} is 1, expected 0.")
+            return
+        refusing = [chain for chain in filter_chains(host) if chain.hook == "forward" and chain.refuses]
+        if refusing:
+            chain = f"{refusing[0].family} {refusing[0].table} {refusing[0].name}"
+            findings.warn(f"{host}: bridged frames pass the packet filter, whose chain {chain} refuses what it does not know.")
+
+
 @check(
     "KVM-NET-012",
     title="IP forwarding is on when libvirt routes, and off otherwise by policy",
@@ -806,6 +1094,128 @@ def test_networks_and_pools_are_there(host: Host, domain: Domain) -> None:
                     report = findings.fail if domain.autostart else findings.warn
                     also = ", as the domain does" if domain.autostart else ""
                     report(f"{domain}: its {kind} {name} does not start with the host{also}.")
+
+
+#: TCP ports that peers and clients must reach, by role: ranges of which one in each tuple is enough.
+_PORTS = {
+    "kvm": (((22, 22), (16514, 16514)), ((49152, 49215),)),
+    "ovirt": (((22, 22), (16514, 16514)), ((49152, 49215),), ((54321, 54321),), ((5900, 6923),)),
+    "openstack": (((22, 22), (16514, 16514)), ((49152, 49215),), ((5900, 5999),)),
+}
+#: What services of firewalld stand for; those not named here may stand for anything.
+_SERVICES = {
+    "ssh": ((22, 22),),
+    "libvirt-tls": ((16514, 16514),),
+    "libvirt": ((16509, 16509),),
+    "vnc-server": ((5900, 5903),),
+    "vdsm": ((54321, 54321), (5900, 6923), (49152, 49216)),
+    **dict.fromkeys(
+        ("cockpit", "dhcpv6-client", "dhcpv6", "mdns", "samba-client", "ntp", "dns", "dhcp", "tftp", "http", "https"), ()
+    ),
+}
+#: Zones that libvirt and container engines make for their own bridges.
+_INNER_ZONES = ("libvirt", "libvirt-routed", "docker", "podman")
+_CONSOLES = range(5900, 6924)
+
+
+@check(
+    "KVM-NET-015",
+    title="The packet filter exists and admits only the ports of the host's role",
+    severity=Severity.MEDIUM,
+    reads=("systemd_units", "listeners", "ip_addr", "iptables", "nftables", "firewalld"),
+    params={"role": "kvm", "external_filter": False},
+)
+def test_packet_filter(host: Host, params: Params) -> None:
+    """Strangers reach nothing on the host but what its role needs, and the peers reach that.
+
+    What it checks
+        firewalld runs, or for IPv4, and for IPv6 where the host has a global address, a chain at hook input refuses what no rule
+        knows (its policy or last rule), unless external_filter says that another device does. libvirt does not listen on 16509
+        beyond loopback. The zones of firewalld admit ssh or 16514, and the migration ports 49152 to 49215; with role ovirt also
+        54321 and the consoles 5900 to 6923, with openstack 5900 to 5999. TLS of libvirt and consoles that listen and that a zone
+        admits from everywhere are a warning. Rules of nftables and iptables are not judged port by port: there the answer is
+        unknown, as whether the ports can be reached. Connecting to them from outside is not part of this check.
+
+    Why it matters
+        Closed migration ports show up at the worst moment; open ones can be attacked.
+
+    How to fix
+        now: firewall-cmd --add-service=libvirt-tls --add-port=49152-49215/tcp; or a rule per source: firewall-cmd
+            --add-rich-rule='rule family=ipv4 source address=NET port port=49152-49215 protocol=tcp accept'
+        after a reboot: the same with --permanent; ufw and nftables: rules in /etc/ufw or /etc/nftables.conf
+        roll back: firewall-cmd --reload
+        verify: firewall-cmd --list-all; from a peer: nc -vz HOST 16514
+
+    When not to
+        Hosts whose switches or hypervisor network filter for them: set external_filter.
+
+    References
+        https://libvirt.org/firewall.html
+        https://gitlab.com/libvirt/libvirt/-/blob/master/src/qemu/qemu.conf.in
+        https://firewalld.org/documentation/
+    """
+    with Findings() as findings:
+        listening = []
+        try:
+            listening = [item for item in host.evidence.parsed("listeners", parse_listeners) if not item.loopback]
+        except EvidenceMissing as missing:
+            findings.unknown(missing)
+        for item in listening:
+            findings.fail_if(item.port == 16509, f"{host}: libvirt listens on plain TCP, {item.address}:16509.")
+        if unit(host, "firewalld.service").active:
+            known = zones(host)
+            if known is None:
+                raise EvidenceMissing(Cause.SKIPPED, "firewalld runs, and was not asked for its zones", "firewalld")
+            _judge_zones(host, [zone for zone in known if zone.active], params.role, listening, findings)
+            return
+        chains = [chain for chain in filter_chains(host) if chain.hook == "input"]
+        versions = {item.network.version for item in interfaces(host) if item.scope == "global"} or {4}
+        refused = {version for version in (4, 6) if any(chain.refuses and chain.covers(version) for chain in chains)}
+        for version in sorted(versions - refused):
+            if not params.external_filter:
+                findings.fail(f"{host}: no packet filter for IPv{version}: what no rule knows is accepted at input.")
+        if versions & refused:
+            why = "which ports the rules of nftables or iptables admit is not known"
+            findings.unknown(EvidenceMissing(Cause.NOT_COLLECTED, why, "nftables"))
+
+
+def _judge_zones(host: Host, active: list[Zone], role: str, listening: list[Listener], findings: Findings) -> None:
+    outer = [zone for zone in active if zone.name not in _INNER_ZONES]
+    if not outer:
+        raise EvidenceMissing(Cause.EMPTY, "firewalld has no active zone for the host's own cards", "firewalld")
+    if role not in _PORTS:
+        findings.fail(f"{host}: role is {role}, expected one of {', '.join(_PORTS)}.")
+        return
+    unclear = sorted({name for zone in outer for name in zone.services if name not in _SERVICES})
+    for choice in _PORTS[role]:
+        if any(_admits(zone, first, last) for zone in outer for first, last in choice):
+            continue
+        told = " or ".join(f"{first}-{last}" if last > first else str(first) for first, last in choice)
+        if unclear:
+            why = f"whether {told} is admitted by the services {', '.join(unclear)} is not known"
+            findings.unknown(EvidenceMissing(Cause.NOT_COLLECTED, why, "firewalld"))
+        else:
+            findings.fail(f"{host}: no zone of firewalld admits TCP {told}, which the role {role} needs.")
+    for item in listening:
+        if (item.port != 16514 and item.port not in _CONSOLES) or (role != "kvm" and item.port in _CONSOLES):
+            continue
+        wide = [zone.name for zone in outer if not zone.sources and _plainly(zone, item.port)]
+        findings.warn_if(bool(wide), f"{host}: port {item.port} listens, and zone {', '.join(wide)} admits it from everywhere.")
+
+
+def _ranges(zone: Zone) -> set[int]:
+    found = {port for first, last in zone.ports for port in range(first, last + 1)}
+    return found | {port for name in zone.services for first, last in _SERVICES.get(name, ()) for port in range(first, last + 1)}
+
+
+def _admits(zone: Zone, first: int, last: int) -> bool:
+    return zone.target == "ACCEPT" or set(range(first, last + 1)) <= _ranges(zone)
+
+
+def _plainly(zone: Zone, port: int) -> bool:
+    """Whether the zone admits *port* without a rich rule that names sources."""
+    by_rule = any("source " in rule and str(port) in rule for rule in zone.rich_rules)
+    return _admits(zone, port, port) and not by_rule
 
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

@@ -52,6 +52,63 @@ NETWORK: tuple[Probe, ...] = (
         root=Root.MAY,
         sudo=("grep -rlsE total-vfs /etc/NetworkManager/system-connections",),
     ),
+    # Listing what is loaded loads nothing, but asking where nothing is loaded may: hence the conditions.
+    shell(
+        "nftables",
+        "command -v nft >/dev/null || { echo 'nft: not found' >&2; exit 127; }\n$SUDO nft -j list ruleset",
+        "packet filter by nftables; iptables-nft is part of it",
+        when="[ -d /sys/module/nf_tables ] || grep -qs /nf_tables.ko /lib/modules/$(uname -r)/modules.builtin",
+        root=Root.MUST,
+        max_bytes=4 * MAX_BYTES,
+        sudo=("nft -j list ruleset",),
+    ),
+    shell(
+        "iptables",
+        "echo @@$N ip; if $SUDO grep -sqx filter /proc/net/ip_tables_names; then\n"
+        "  if command -v iptables-legacy-save >/dev/null; then $SUDO iptables-legacy-save -t filter\n"
+        "  else $SUDO iptables-save -t filter; fi || echo failed\nfi\n"
+        "echo @@$N ip6; if $SUDO grep -sqx filter /proc/net/ip6_tables_names; then\n"
+        "  if command -v ip6tables-legacy-save >/dev/null; then $SUDO ip6tables-legacy-save -t filter\n"
+        "  else $SUDO ip6tables-save -t filter; fi || echo failed\nfi; exit 0",
+        "packet filter by the older iptables, where its table is loaded",
+        keyed=True,
+        root=Root.MUST,
+        sudo=(
+            "grep -sqx filter /proc/net/ip_tables_names",
+            "grep -sqx filter /proc/net/ip6_tables_names",
+            *(f"ip{v}tables{kind}-save -t filter" for v in ("", "6") for kind in ("", "-legacy")),
+        ),
+    ),
+    shell(
+        "firewalld",
+        "command -v firewall-cmd >/dev/null || { echo 'firewall-cmd: not found' >&2; exit 127; }\n"
+        "$SUDO firewall-cmd --list-all-zones",
+        "zones of firewalld",
+        when="systemctl is-active -q firewalld",
+        root=Root.MUST,
+        timeout_s=15,
+        sudo=("firewall-cmd --list-all-zones",),
+    ),
+    shell(
+        "ovs",
+        "command -v ovs-vsctl >/dev/null || { echo 'ovs-vsctl: not found' >&2; exit 127; }\n"
+        "$SUDO ovs-vsctl --timeout=5 --format=json -- --columns=name,ports list Bridge --"
+        " --columns=_uuid,name,interfaces list Port -- --columns=_uuid,name,type,link_state,error list Interface",
+        "Open vSwitch: switches with their ports",
+        when="[ -d /sys/module/openvswitch ]",
+        root=Root.MUST,
+        sudo=(
+            "ovs-vsctl --timeout=5 --format=json -- --columns=name,ports list Bridge --"
+            " --columns=_uuid,name,interfaces list Port --"
+            " --columns=_uuid,name,type,link_state,error list Interface",
+        ),
+    ),
+    shell(
+        "storage_peers",
+        "[ -d /sys/class ] || exit 66\n"
+        "grep -sH ^ /sys/class/iscsi_connection/*/persistent_address /sys/class/nvme/*/address; exit 0",
+        "with whom the host talks by iSCSI and NVMe",
+    ),
     # One grep and one ls for all devices: a host with virtual functions has hundreds.
     shell(
         "pci",
