@@ -89,7 +89,11 @@ SECURITY: tuple[Probe, ...] = (
         'for d in $p; do case $d in /dev/*|/) ;; *) [ -d "$d" ] && set -- "$@" "$d" ;; esac; done\nunset IFS; set +f\n'
         f'for d in {" ".join(STATE_DIRS)}; do [ -d $d ] && set -- "$@" $d; done\n'
         "[ $# -gt 0 ] || exit 0\n"
-        "$SUDO timeout 10 find \"$@\" -xdev -maxdepth 3 \\( -type d -o -type f -o -type l \\) -printf '%y %m %u %T@ %s|%l|%p\\n'",
+        "f() { $SUDO timeout 10 find \"$@\" -printf '%y %m %u %T@ %s|%l|%p\\n'; }\n"
+        'a=; for d; do d=${d%/*}; while [ "$d" ]; do case "$a" in *"\n$d\n"*) break ;; esac; a="$a\n$d\n"; d=${d%/*}; done; done\n'
+        'f "$@" -xdev -maxdepth 3 \\( -type d -o -type f -o -type l \\) || exit\n'
+        "set -f; IFS='\n'; set -- $a; unset IFS\n"
+        '[ $# -eq 0 ] || f "$@" -maxdepth 0 -type d',
         "files of libvirt's directories and of the pools: mode, age and size",
         root=Root.MUST,
         timeout_s=30,
