@@ -29,6 +29,7 @@ from pytest_kvmcheck.views.confinement import (
     label_of,
     labels,
     mounts_of,
+    nova_migration,
     polkit_guards,
     pool_files,
     qemu_settings,
@@ -73,9 +74,9 @@ def _gssapi_only(host: Host) -> bool:
     return bool(found) and set(found[-1].lower().split()) <= {"gssapi", "gss-spnego"}
 
 
-def _ports(host: Host, sockets: tuple[str, ...], default: int) -> set[int]:
-    """Return the default port and those that the sockets listen on."""
-    ports = {default}
+def _ports(host: Host, sockets: tuple[str, ...], default: int, given: object = None) -> set[int]:
+    """Return the default port, the one *given* by the configuration, and those that the sockets listen on."""
+    ports = {default} | ({int(str(given))} if str(given).isdigit() else set())
     for name in sockets:
         listen = unit(host, name).properties.get("Listen", "")
         ports |= {int(port) for port in re.findall(r":(\d+)\b", listen) if unit(host, name).active}
@@ -311,7 +312,8 @@ def test_libvirt_does_not_listen(host: Host, params: Params) -> None:
         except EvidenceMissing as missing:
             findings.unknown(missing)
         auth = str(conf.get("auth_tcp", "sasl")) if conf is not None else ""
-        tcp = [item for item in listeners if item.port in _ports(host, TCP_SOCKETS, TCP_PORT)]
+        given = conf.get("tcp_port") if conf is not None else None
+        tcp = [item for item in listeners if item.port in _ports(host, TCP_SOCKETS, TCP_PORT, given)]
         for item in tcp:
             where = f"{host}: libvirt listens on plain TCP, {item.address}:{item.port}"
             if auth == "none":
@@ -323,7 +325,8 @@ def test_libvirt_does_not_listen(host: Host, params: Params) -> None:
                 findings.fail(f"{host}: {name} is enabled and will listen after the next boot.")
         if conf is None:
             return
-        tls = [item for item in listeners if item.port in _ports(host, TLS_SOCKETS, TLS_PORT) and not item.loopback]
+        ports = _ports(host, TLS_SOCKETS, TLS_PORT, conf.get("tls_port"))
+        tls = [item for item in listeners if item.port in ports and not item.loopback]
         if tls and str(conf.get("tls_no_verify_certificate", 0)) not in ("0", ""):
             findings.fail(f"{host}: libvirt listens on TLS and does not verify certificates.")
         if tls and params.require_client_list and not conf.get("tls_allowed_dn_list") and conf.get("auth_tls") != "sasl":
@@ -600,7 +603,12 @@ def _guest_files(host: Host) -> dict[str, str]:
 @condition
 def has_guest_files(host: Host) -> str | None:
     """Hold where guests keep data in files."""
-    return None if _guest_files(host) else "no domain keeps data in files"
+    return None if _guest_files(host) or _has_volumes(host) else "no domain keeps data in files"
+
+
+def _has_volumes(host: Host) -> bool:
+    """Whether disks are volumes of pools, whose files the definitions do not tell."""
+    return any(disk.type == "volume" and disk.device == "disk" for domain in domains(host) for disk in domain.saved.disks)
 
 
 @check(
@@ -644,7 +652,7 @@ def test_images_are_private(host: Host, params: Params) -> None:
                 findings.unknown(EvidenceMissing(Cause.MISSING, why, "image_modes"))
                 continue
             _judge_file(host, path, access, known, params.ignore, findings)
-        if host.evidence.record("pool_files").cause is Cause.NOT_PERMITTED:
+        if host.evidence.record("pool_files").cause is Cause.NOT_PERMITTED and not _has_volumes(host):
             note("without root only the files that domains name were judged")
             return
         found = {item.path: item.access for item in pool_files(host) if item.access.kind != "symbolic link"}
@@ -923,17 +931,9 @@ def _true(value: object) -> bool:
     return str(value).strip().lower() in ("1", "true", "yes")
 
 
-def _nova(host: Host) -> dict[str, str]:
-    """Return what nova.conf says of live migration; nothing where there is no such file."""
-    if host.evidence.record("nova_migration").cause is Cause.MISSING:
-        return {}
-    lines = (line.partition("=") for line in host.evidence.text("nova_migration").splitlines())
-    return {name.strip(): value.strip() for name, _, value in lines}
-
-
 def _encrypts(host: Host) -> tuple[bool, str]:
     """Return whether migration is encrypted, and what is said of it. Raises :class:`EvidenceMissing`."""
-    conf, nova = qemu_settings(host), _nova(host)
+    conf, nova = qemu_settings(host), nova_migration(host)
     forced = "migrate_tls_force" if _true(conf.get("migrate_tls_force", 0)) else ""
     if not forced and _true(nova.get("live_migration_with_native_tls", "")):
         forced = "live_migration_with_native_tls"
@@ -951,7 +951,7 @@ def _encrypts(host: Host) -> tuple[bool, str]:
 
 def _isolated(host: Host, dedicated: Iterable[str]) -> bool:
     """Whether migration goes by an address in one of the networks *dedicated* to it."""
-    place = str(qemu_settings(host).get("migration_address") or "") or _nova(host).get("live_migration_inbound_addr", "")
+    place = str(qemu_settings(host).get("migration_address") or "") or nova_migration(host).get("live_migration_inbound_addr", "")
     try:
         address = ipaddress.ip_address(place)
     except ValueError:

@@ -95,7 +95,7 @@ NETWORK: tuple[Probe, ...] = (
         "$SUDO ovs-vsctl --timeout=5 --format=json -- --columns=name,ports list Bridge --"
         " --columns=_uuid,name,interfaces list Port -- --columns=_uuid,name,type,link_state,error list Interface",
         "Open vSwitch: switches with their ports",
-        when="[ -d /sys/module/openvswitch ]",
+        when="[ -d /sys/module/openvswitch ] || [ -d /var/run/openvswitch ]",
         root=Root.MUST,
         sudo=(
             "ovs-vsctl --timeout=5 --format=json -- --columns=name,ports list Bridge --"

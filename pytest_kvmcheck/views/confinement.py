@@ -10,6 +10,7 @@ from pytest_kvmcheck.facts.access import Access, Found, Group, parse_found, pars
 from pytest_kvmcheck.facts.certificates import Certificate, parse_certificates
 from pytest_kvmcheck.facts.denials import Denial, denied, parse_denials
 from pytest_kvmcheck.facts.libvirtconf import Value, parse_conf
+from pytest_kvmcheck.facts.novaconf import parse_options
 from pytest_kvmcheck.facts.procfs import parse_mountinfo
 from pytest_kvmcheck.views.domains import Domain, running_domains
 from pytest_kvmcheck.views.host import Host, fact
@@ -142,3 +143,11 @@ def certificates(host: Host) -> dict[str, tuple[Certificate, ...]]:
     files = host.evidence.files("certificates")
     files.demand_all_readable()
     return {path: parsing("certificates", parse_certificates, files[path]) for path in files}
+
+
+@fact
+def nova_migration(host: Host) -> dict[str, str]:
+    """What nova.conf says of live migration; nothing where there is no such file."""
+    if host.evidence.record("nova_migration").cause is Cause.MISSING:
+        return {}
+    return host.evidence.parsed("nova_migration", parse_options)

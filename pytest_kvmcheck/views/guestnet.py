@@ -22,11 +22,15 @@ TAPS = ("tun", "macvtap")
 
 @dataclass
 class GuestBridge:
-    """A bridge that guests are or will be plugged into. ``isolated``: a network of libvirt keeps it, without an uplink."""
+    """A bridge that guests are or will be plugged into.
+
+    ``isolated``: a network of libvirt keeps it, without an uplink. ``switch``: it belongs to Open vSwitch, by the definitions.
+    """
 
     name: str
     isolated: bool
     users: list[str] = field(default_factory=list)
+    switch: bool = False
 
 
 @fact
@@ -37,12 +41,14 @@ def guest_bridges(host: Host) -> dict[str, GuestBridge]:
     for network, info in known.values():
         if info.active and network.bridge:
             isolated = network.forward_mode != "bridge"
-            found[network.bridge] = GuestBridge(network.bridge, isolated, [f"network {network.name}"])
+            users = [f"network {network.name}"]
+            found[network.bridge] = GuestBridge(network.bridge, isolated, users, network.virtualport == "openvswitch")
     for domain in domains(host):
         for xml in (domain.saved, *((domain.live,) if domain.running else ())):
             for nic in xml.nics:
                 if nic.type == "bridge" and nic.source:
                     entry = found.setdefault(nic.source, GuestBridge(nic.source, False))
+                    entry.switch = entry.switch or nic.virtualport == "openvswitch"
                     if domain.name not in entry.users:
                         entry.users.append(domain.name)
     return found
