@@ -48,6 +48,7 @@ class Disk:
     backing: tuple[str, ...] = ()
     iotune: Mapping[str, int] = field(default_factory=dict)
     iothreads: tuple[str, ...] = ()
+    rawio: bool = False
 
     @property
     def is_disk(self) -> bool:
@@ -89,6 +90,7 @@ def read_disk(disk: ET.Element) -> Disk:
             item.tag: integer(item.text, f"iotune/{item.tag}") for item in disk.findall("iotune/*") if item.tag != "group_name"
         },
         iothreads=tuple(item.get("id", "") for item in disk.findall("driver/iothreads/iothread")),
+        rawio=disk.get("rawio") == "yes",
     )
 
 

@@ -12,6 +12,8 @@ Source: proc_pid_status(5), proc_pid_limits(5), proc_pid_cgroup(5). Sizes are kB
 (67108864, None)
 >>> parse_threads({"/proc/7/task/9/status": "Name:\tCPU 0/KVM\nCpus_allowed_list:\t0,2\n"})[7]
 (Thread(tid=9, name='CPU 0/KVM', cpus=frozenset({0, 2})),)
+>>> parse_mountinfo("420 390 0:48 / /dev rw,nosuid,relatime - tmpfs devfs rw,size=64k,mode=755,inode64\n")
+(('/dev', 'tmpfs', 'devfs'),)
 """
 
 from __future__ import annotations
@@ -107,3 +109,16 @@ def parse_cgroup(text: str) -> dict[str, str]:
     if not found:
         raise ParseError("not /proc/PID/cgroup: it is empty")
     return found
+
+
+def parse_mountinfo(text: str) -> tuple[tuple[str, str, str], ...]:
+    """Return target, type and source of the mounts of a process, from ``/proc/PID/mountinfo``. Raises :class:`ParseError`."""
+    found = []
+    for line in text.splitlines():
+        match = re.fullmatch(r"\d+ \d+ \d+:\d+ \S+ (/\S*) \S+(?: \S+:\d+| \S+)* - (\S+) (\S*) \S+", line)
+        if not match:
+            raise ParseError(f"not a line of /proc/PID/mountinfo: {line[:60]!r}")
+        found.append((match[1], match[2], match[3]))
+    if not found:
+        raise ParseError("not /proc/PID/mountinfo: it is empty")
+    return tuple(found)

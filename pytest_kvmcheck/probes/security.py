@@ -2,6 +2,124 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import Probe
+from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root, files, shell
 
-SECURITY: tuple[Probe, ...] = ()
+_VIRSH = "virsh -r -c qemu:///system"
+_NEEDS_VIRSH = "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
+
+#: What a denial must name to concern virtualization.
+_CONCERNED = "libvirt|virt-aa-helper|qemu|swtpm|svirt|virt[a-z_]*_t"
+
+#: Where libvirt keeps what belongs to guests.
+STATE_DIRS = (
+    "/var/lib/libvirt/images",
+    "/var/lib/libvirt/qemu/save",
+    "/var/lib/libvirt/qemu/nvram",
+    "/var/lib/libvirt/swtpm",
+)
+
+#: Directories of private keys and secrets.
+_KEY_DIRS = "/etc/libvirt/secrets /etc/pki/libvirt/private /etc/pki/qemu /etc/pki/libvirt-*"
+
+SECURITY: tuple[Probe, ...] = (
+    files(
+        "security_modules",
+        "/sys/fs/selinux/enforce /sys/module/apparmor/parameters/enabled /etc/selinux/config",
+        "whether SELinux or AppArmor is on, and what SELinux will be after a reboot",
+    ),
+    # Without --input-logs ausearch reads its standard input; without a match it ends with 1.
+    shell(
+        "audit_denials",
+        "command -v ausearch >/dev/null || { echo 'ausearch: not found' >&2; exit 127; }\n"
+        "o=$($SUDO ausearch --input-logs --raw -m AVC,USER_AVC,SELINUX_ERR -ts week-ago 2>&1); r=$?\n"
+        'case $r,$o in 0,*|1,|1,*"no matches"*) ;; *) printf "%s\\n" "$o" >&2; exit 2 ;; esac\n'
+        f"printf '%s\\n' \"$o\" | grep -aiE '{_CONCERNED}' | tail -n 2000; exit 0",
+        "what SELinux or AppArmor denied, by auditd's log",
+        when="systemctl is-active -q auditd",
+        root=Root.MUST,
+        timeout_s=30,
+        sudo=("ausearch --input-logs --raw -m AVC,USER_AVC,SELINUX_ERR -ts week-ago",),
+    ),
+    shell(
+        "libvirt_access",
+        "[ -d /run ] || exit 66\n"
+        "echo @@$N sockets; stat -c '%a %U %G %F|%n' /run/libvirt/*-sock /run/libvirt/*-sock-ro 2>/dev/null\n"
+        "g=$(timeout 5 getent group libvirt libvirtd) || [ $? = 2 ] || exit 1\n"
+        "echo @@$N groups; printf '%s\\n' \"$g\"\n"
+        'i=; while IFS=: read -r _ _ n _; do [ "$n" ] && i="$i $n "; done <<E\n$g\nE\n'
+        "echo @@$N primary; timeout 5 getent passwd | while IFS=: read -r u _ _ n _; do\n"
+        '  case $i in *" $n "*) printf \'%s:%s\\n\' "$u" "$n" ;; esac; done\n'
+        "echo @@$N polkit; p=/usr/share/polkit-1/actions/org.libvirt.unix.policy; [ -e $p ] && echo $p; exit 0",
+        "who may control libvirt: its sockets, the members of its groups, whether polkit guards it",
+        keyed=True,
+        timeout_s=15,
+    ),
+    shell(
+        "polkit_rules",
+        "d=/etc/polkit-1; [ -d $d ] || exit 0\n$SUDO grep -rlsF org.libvirt $d; exit 0",
+        "rules of this site for libvirt",
+        root=Root.MUST,
+        sudo=("grep -rlsF org.libvirt /etc/polkit-1",),
+    ),
+    # Paths come from XML that strangers wrote: they are never words of the script.
+    shell(
+        "image_modes",
+        _NEEDS_VIRSH + f"u=$({_VIRSH} list --all --uuid) || exit 1\n"
+        'b=; for i in $u; do b="$b dumpxml $i; dumpxml --inactive $i;"; done\n'
+        '[ -n "$b" ] || exit 0\n'
+        "g=$(printf '\\076')\n"  # what ends a tag
+        f'l=$({_VIRSH} "$b" 2>/dev/null | sed -nE "'
+        "s/^ *<source [^$g]*file='(\\/[^']*)'.*/\\1/p; s/^ *<nvram[^$g]*$g(\\/[^<]*)<.*/\\1/p\" |"
+        ' sed "s/&apos;/\'/g; s/&lt;/</g; s/&gt;/$g/g; s/&quot;/\\"/g; s/&amp;/\\&/g" | sort -u)\n'
+        "s=; set --\nset -f; IFS='\n'\nfor f in $l; do\n"
+        '  set -- "$@" "$f"; [ $# -lt 2000 ] || break; d=${f%/*}\n'
+        '  while [ "$d" ]; do case "$s" in *"\n$d\n"*) break ;; esac\n'
+        '    s="$s\n$d\n"; set -- "$@" "$d"; d=${d%/*}; done\ndone\nunset IFS\n'
+        "[ $# -gt 0 ] || exit 0\ntimeout 8 stat -L -c '%a %U %G %F|%n' -- \"$@\"; r=$?; [ $r -lt 124 ] && exit 0; exit $r",
+        "who may read the disk images and NVRAM of guests, and the directories above them",
+        timeout_s=30,
+        max_bytes=2 * MAX_BYTES,
+    ),
+    shell(
+        "pool_files",
+        _NEEDS_VIRSH + f"u=$({_VIRSH} pool-list --uuid) || exit 1\n"
+        'b=; for i in $u; do b="$b pool-dumpxml $i;"; done\n'
+        f'p=; [ -z "$b" ] || p=$({_VIRSH} "$b" 2>/dev/null | sed -nE \'s/^ *<path.(\\/[^<]*)<.*/\\1/p\' | sort -u)\n'
+        "set --\nset -f; IFS='\n'\n"
+        'for d in $p; do case $d in /dev/*|/) ;; *) [ -d "$d" ] && set -- "$@" "$d" ;; esac; done\nunset IFS; set +f\n'
+        f'for d in {" ".join(STATE_DIRS)}; do [ -d $d ] && set -- "$@" $d; done\n'
+        "[ $# -gt 0 ] || exit 0\n"
+        "f() { $SUDO timeout 10 find \"$@\" -printf '%y %m %u %T@ %s|%l|%p\\n'; }\n"
+        'a=; for d; do d=${d%/*}; while [ "$d" ]; do case "$a" in *"\n$d\n"*) break ;; esac; a="$a\n$d\n"; d=${d%/*}; done; done\n'
+        'f "$@" -xdev -maxdepth 3 \\( -type d -o -type f -o -type l \\) || exit\n'
+        "set -f; IFS='\n'; set -- $a; unset IFS\n"
+        '[ $# -eq 0 ] || f "$@" -maxdepth 0 -type d',
+        "files of libvirt's directories and of the pools: mode, age and size",
+        root=Root.MUST,
+        timeout_s=30,
+        max_bytes=4 * MAX_BYTES,
+        sudo=(),
+    ),
+    shell(
+        "key_modes",
+        f'set --; for d in {_KEY_DIRS}; do [ -d $d ] && set -- "$@" $d; done\n'
+        "[ $# -gt 0 ] || exit 0\n"
+        "$SUDO find -L \"$@\" -maxdepth 2 \\( -type d -o -type f \\) -printf '%y %m %u %g %p\\n'",
+        "who may read private keys and secrets",
+        root=Root.MUST,
+        sudo=(),
+    ),
+    files(
+        "certificates",
+        "/etc/pki/CA/cacert.pem /etc/pki/libvirt/servercert.pem /etc/pki/libvirt/clientcert.pem /etc/pki/qemu/*-cert.pem"
+        " /etc/pki/libvirt-*/*-cert.pem",
+        "public certificates of libvirt and QEMU",
+    ),
+    shell(
+        "nova_migration",
+        "f=/etc/nova/nova.conf; [ -e $f ] || exit 66\n$SUDO grep -h live_migration_ $f; [ $? -le 1 ]",
+        "how OpenStack migrates guests",
+        root=Root.MUST,
+        sudo=("grep -h live_migration_ /etc/nova/nova.conf",),
+    ),
+)
