@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
-from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.snapshots import parse_snapshots
 from pytest_kvmcheck.views.domains import Domain
 from pytest_kvmcheck.views.host import Host
-from pytest_kvmcheck.views.storage import images
+from pytest_kvmcheck.views.images import image
 from pytest_kvmcheck.views.time import now_s
 
 DAY_S = 86400
@@ -86,7 +85,7 @@ def is_local(disk: Disk) -> str | None:
     "KVM-DSK-004",
     title="The asynchronous I/O mode is consistent with cache and backend",
     severity=Severity.MEDIUM,
-    reads=("virsh", "domain", "image_stat"),
+    reads=("virsh", "domain", "images"),
     applies=all_of(is_a_disk, is_local),
 )
 def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
@@ -123,10 +122,7 @@ def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
 
 
 def _full(host: Host, disk: Disk) -> bool:
-    image = images(host).get(disk.source)
-    if image is None:
-        raise EvidenceMissing(Cause.MISSING, f"the size of {disk.source} could not be read", "image_stat")
-    return not image.sparse
+    return not image(host, disk.source).sparse
 
 
 @check(
