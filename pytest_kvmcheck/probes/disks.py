@@ -6,7 +6,7 @@ Headers of images are read as bytes and decoded by us: no program that follows w
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, shell
+from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, file, files, shell
 
 _VIRSH = "virsh -r -c qemu:///system"
 
@@ -88,6 +88,8 @@ heads() {{
 }}
 """
 
+_LVS = "lvs --reportformat json -o vg_name,lv_name,lv_active,segtype,data_percent,metadata_percent"
+
 DISKS: tuple[Probe, ...] = (
     shell(
         "df",
@@ -130,5 +132,50 @@ DISKS: tuple[Probe, ...] = (
         keyed=True,
         timeout_s=45,
         max_bytes=8 * MAX_BYTES,
+    ),
+    files(
+        "block_devices",
+        "/sys/block/*/dev /sys/block/*/*/dev /sys/block/*/size /sys/block/*/*/size /sys/block/*/*/start"
+        " /sys/block/*/alignment_offset /sys/block/*/*/alignment_offset"
+        " /sys/block/*/queue/physical_block_size /sys/block/*/queue/optimal_io_size /sys/block/*/queue/discard_max_bytes"
+        " /sys/block/*/queue/write_cache /sys/block/*/cache_type",
+        "block devices and partitions: numbers, alignment, discard, write cache",
+    ),
+    # The names of these hold colons, which part path and line in the answer of a file probe.
+    shell(
+        "scsi_disk",
+        "[ -d /sys/class/scsi_disk ] || exit 66\n"
+        "grep -Hs ^ /sys/class/scsi_disk/*/thin_provisioning /sys/class/scsi_disk/*/cache_type; exit 0",
+        "SCSI disks: thin provisioning and cache by the disk itself",
+    ),
+    file("mdstat", "/proc/mdstat", "state of software RAID"),
+    # A call of its own: a domain whose QEMU is stuck blocks it, and it has no --nowait.
+    shell(
+        "domblkerror",
+        "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
+        f"u=$({_VIRSH} list --uuid) || exit 1\n"
+        'b=; for i in $u; do b="$b echo @@$N $i; domblkerror $i;"; done\n'
+        f'[ -z "$b" ] || {_VIRSH} "$b" 2>&1; exit 0',
+        "libvirt: I/O errors of the disks of the running domains",
+        keyed=True,
+        timeout_s=20,
+    ),
+    # Only what is active and what LVM may look at is asked; nothing is scanned or activated.
+    shell(
+        "lvm",
+        "command -v lvs >/dev/null || { echo 'lvs: not found' >&2; exit 127; }\n"
+        f"echo @@$N lvs; $SUDO {_LVS} 2>&1\n"
+        "echo @@$N pvs; $SUDO pvs --reportformat json -o pv_name,vg_name 2>&1\n"
+        "echo @@$N config; lvmconfig --typeconfig full devices/use_devicesfile devices/filter devices/global_filter"
+        " devices/scan_lvs 2>/dev/null\n"
+        "exit 0",
+        "LVM: volumes and fill of thin pools, physical volumes, and which devices it may look at",
+        keyed=True,
+        root=Root.MUST,
+        timeout_s=20,
+        sudo=(
+            _LVS,
+            "pvs --reportformat json -o pv_name,vg_name",
+        ),
     ),
 )

@@ -17,8 +17,8 @@ STORAGE: tuple[Probe, ...] = (
     files("dm_maps", "/sys/block/dm-*/dm/name /sys/block/dm-*/dm/uuid", "device-mapper maps"),
     shell(
         "dm_slaves",
-        "[ -d /sys/block ] || exit 66\nfor d in /sys/block/dm-*/slaves/*; do [ -e $d ] && echo $d; done; exit 0",
-        "the devices below each device-mapper map",
+        "[ -d /sys/block ] || exit 66\nfor d in /sys/block/*/slaves/*; do [ -e $d ] && echo $d; done; exit 0",
+        "the devices below each device-mapper map and RAID array",
     ),
     command(
         "multipath_maps",

@@ -75,7 +75,7 @@ def image_heads(host: Host) -> Heads:
         known = host.evidence.parsed(f"{place}/magic/{level}", parse_magic)
         magic |= known
         qcow2 = [path for path, first in known.items() if first == QCOW2]
-        if not qcow2:
+        if not qcow2 or f"{where}/header/{level}" not in keys:
             continue
         found = host.evidence.parsed(f"{place}/header/{level}", parse_headers)
         if len(found) != len(qcow2):
@@ -100,6 +100,14 @@ def magic_of(host: Host, path: str) -> str:
     return first
 
 
+def header_of(host: Host, path: str) -> Qcow2Header:
+    """Return the header of the qcow2 image at *path*. Raises :class:`EvidenceMissing`."""
+    found = image_heads(host).headers.get(path)
+    if found is None:
+        raise _unseen(host, path, "has a header that could not be read")
+    return found
+
+
 def chain_below(host: Host, path: str) -> list[str]:
     """Return the layers below the image at *path*, nearest first, as the headers of the images tell.
 
@@ -109,7 +117,7 @@ def chain_below(host: Host, path: str) -> list[str]:
     while len(chain) < 1000:
         if magic_of(host, path) != QCOW2:
             return chain
-        below = image_heads(host).headers[path].backing
+        below = header_of(host, path).backing
         if not below:
             return chain
         path = below if below.startswith("/") else f"{path.rpartition('/')[0]}/{below}"
