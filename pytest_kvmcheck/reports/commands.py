@@ -17,6 +17,13 @@ _TOOLS = {
     "multipathd": "/usr/sbin/multipathd",
     "dmsetup": "/usr/sbin/dmsetup",
     "virt-host-validate": "/usr/bin/virt-host-validate",
+    "nft": "/usr/sbin/nft",
+    "iptables-save": "/usr/sbin/iptables-save",
+    "iptables-legacy-save": "/usr/sbin/iptables-legacy-save",
+    "ip6tables-save": "/usr/sbin/ip6tables-save",
+    "ip6tables-legacy-save": "/usr/sbin/ip6tables-legacy-save",
+    "firewall-cmd": "/usr/bin/firewall-cmd",
+    "ovs-vsctl": "/usr/bin/ovs-vsctl",
 }
 
 
