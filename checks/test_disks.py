@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
@@ -601,10 +600,8 @@ def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
     with Findings() as findings:
         for disk in domain.saved.disks:
             if disk.is_disk and disk.format == "qcow2" and disk.type in ("file", "block"):
-                try:
+                with findings.part():
                     found = {**dict(_internal(host, disk.source)), **found}
-                except EvidenceMissing as missing:
-                    findings.unknown(missing)
         unlisted = len(found) - len(listed)
         if len(found) > params.max_snapshots:
             extra = f" ({unlisted} within its images, not known to libvirt)" if unlisted else ""
@@ -752,10 +749,8 @@ def _wanted_by_mount(host: Host, findings: Findings) -> dict[str, int]:
         for disk in domain.saved.disks:
             if disk.type == "file" and disk.is_disk and disk.source and disk.source not in seen:
                 seen.add(disk.source)
-                try:
+                with findings.part():
                     wanted[mount_holding(host, disk.source).target] += capacity(host, domain, disk)
-                except EvidenceMissing as missing:
-                    findings.unknown(missing)
     return dict(wanted)
 
 
@@ -932,22 +927,13 @@ def test_disk_is_without_error(host: Host, domain: Domain, disk: Disk, params: P
             if policy == "ignore" or policy not in params.allowed_policies:
                 findings.fail(f"{who} has {key} {policy or 'not set'}, expected {allowed}.")
         if domain.running:
-            with told(findings):
+            with findings.part():
                 answered(host, "domblkerror")
                 error = host.evidence.parsed(f"domblkerror{KEY_SEPARATOR}{domain.uuid}", parse_blkerror).get(disk.target)
                 findings.fail_if(error is not None, f"{who} is in error: {error}.")
-            with told(findings):
+            with findings.part():
                 findings.fail_if(_paused_by_an_error(domain), f"{domain} is paused by an I/O error.")
         _errors_on_the_host(host, who, disk, params, findings)
-
-
-@contextmanager
-def told(findings: Findings) -> Iterator[None]:
-    """Report what a part of a check could not find out, and go on with the other parts."""
-    try:
-        yield
-    except EvidenceMissing as missing:
-        findings.unknown(missing)
 
 
 def _paused_by_an_error(domain: Domain) -> bool:

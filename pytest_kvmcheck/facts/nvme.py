@@ -86,7 +86,8 @@ def parse_nvme(files: Mapping[str, str]) -> Nvme:
     found = {}
     for name, own in sorted(told.items()):
         nqn = own.get("subsysnqn", "")
-        if not {"transport", "state"} <= set(own) or not re.fullmatch(r"[\w.:-]*", nqn):
+        named = r"nqn\.[\w.:-]+" if own.get("transport") in FABRICS else r"[\w.: -]*"
+        if not {"transport", "state"} <= set(own) or not re.fullmatch(named, nqn):
             raise ParseError(f"{name} tells no transport, state or subsystem: {nqn[:40]!r}")
         timeout = own.get("ctrl_loss_tmo", "")
         if not re.fullmatch(r"(-?\d{1,9}|off)?", timeout, re.ASCII) or not _ADDRESS.fullmatch(own.get("address", "")):
