@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_kvmcheck import Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
+from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.domain_nic import Nic
 from pytest_kvmcheck.views.cpu import uname
@@ -150,6 +151,6 @@ def test_domain_is_accelerated(host: Host, domain: Domain, params: Params) -> No
                 note(f"{xml.os.arch} on {machine} is emulated, which the profile allows")
             return
         if domain.running:
-            accelerator = process_of(domain).accelerator
+            accelerator = parsing("qemu_process", lambda process: process.accelerator, process_of(domain))
             if accelerator != "kvm":
                 findings.fail(f"{domain}: its QEMU runs with accelerator {accelerator or 'tcg (none given)'}, expected kvm.")

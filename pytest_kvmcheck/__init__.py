@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["CheckWarning", "EvidenceMissing", "Findings", "NotApplicable", "Params", "Severity", "check", "note"]
+__all__ = ["CheckWarning", "Choice", "EvidenceMissing", "Findings", "NotApplicable", "Params", "Severity", "check", "note"]
 
 if TYPE_CHECKING:
     from pytest_kvmcheck.errors import CheckWarning, EvidenceMissing, NotApplicable
     from pytest_kvmcheck.findings import Findings, note
-    from pytest_kvmcheck.registry import Params, Severity, check
+    from pytest_kvmcheck.registry import Choice, Params, Severity, check
 
 _HOMES = {
     "CheckWarning": "errors",
@@ -18,6 +18,7 @@ _HOMES = {
     "NotApplicable": "errors",
     "Findings": "findings",
     "note": "findings",
+    "Choice": "registry",
     "Params": "registry",
     "Severity": "registry",
     "check": "registry",

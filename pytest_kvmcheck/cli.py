@@ -49,6 +49,14 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+def _show_profiles(_options: argparse.Namespace) -> int:
+    for profile in _profiles(catalog.load()):
+        count = sum(profile.setting(check_id) is not None for check_id in profile.settings)
+        print(f"{profile.name}: {profile.title} ({count} checks)")
+        print(textwrap.indent(textwrap.fill(" ".join(profile.description.split()), 76), "    "))
+    return 0
+
+
 def _explain(options: argparse.Namespace) -> int:
     from pytest_kvmcheck.reports import explain
 
@@ -93,6 +101,23 @@ def _collect_script(options: argparse.Namespace) -> int:
     from pytest_kvmcheck.gather.script import build
 
     print("#!/bin/sh\n" + build(probes_for(options.role), secrets.token_hex(16), sudo=options.sudo), end="")
+    return 0
+
+
+def _sos_coverage(options: argparse.Namespace) -> int:
+    from pytest_kvmcheck.gather.recorded import from_sosreport
+    from pytest_kvmcheck.reports import sos_coverage
+    from pytest_kvmcheck.targets import Target
+
+    report = None
+    if options.sosreport:
+        if not options.sosreport.exists():
+            raise KvmcheckError(f"{options.sosreport}: there is no such file or directory")
+        report = from_sosreport(Target("sosreport", f"sosreport:{options.sosreport}"))
+        if report.failure:
+            raise KvmcheckError(report.failure.detail)
+    rows = sos_coverage.as_json(catalog.load().values(), report)
+    print(json.dumps(rows, indent=1) if options.json else sos_coverage.as_text(rows), end="")
     return 0
 
 
@@ -180,6 +205,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--severity", choices=[str(severity) for severity in Severity])
     sub.add_argument("--json", action="store_true", help="as JSON")
 
+    command("profiles", _show_profiles, "show the shipped profiles and what each trades for what", """\
+        A profile of your own is a YAML file that extends one of them:
+          name: site
+          extends: production
+          checks:
+            KVM-TIM-002: {params: {max_offset_ms: 5}}
+        kvmcheck list --profile NAME lists the checks of one; kvmcheck schema profile helps your editor.""")  # fmt: skip
+
     sub = command("explain", _explain, "explain checks: the good state, why, what is read, the rule, how to fix", """\
         examples:
           kvmcheck explain KVM-MEM-001
@@ -210,6 +243,16 @@ def _parser() -> argparse.ArgumentParser:
         Secrets are taken out when the reply is judged, not on the host: treat the file accordingly.""")  # fmt: skip
     sub.add_argument("--role", choices=("host", "guest"), default="host", help="what the target is (default: host)")
     sub.add_argument("--sudo", action="store_true", help="run what needs root by sudo -n")
+
+    sub = command("sos-coverage", _sos_coverage, "show which evidence of each check a sosreport contains", """\
+        A sosreport is a target: pytest --kvmcheck --hosts=sosreport:sosreport-kvm01.tar.xz. What it does not
+        contain is unknown. With a SOSREPORT, the table also tells what that one lacks.
+        examples:
+          kvmcheck sos-coverage
+          kvmcheck sos-coverage sosreport-kvm01.tar.xz
+          kvmcheck sos-coverage --json | jq -r '.[] | select(.coverage == "all") | .check'""")  # fmt: skip
+    sub.add_argument("sosreport", nargs="?", type=Path, metavar="SOSREPORT", help="a sosreport: a directory or an archive")
+    sub.add_argument("--json", action="store_true", help="as JSON")
 
     sub = command("verify", _verify, "verify that a bundle of evidence is as it was sealed", """\
         Agrees with: cd DIR && sha256sum -c SHA256SUMS; and also finds files that were added.

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pytest_kvmcheck.catalog import digest
+from pytest_kvmcheck.contradictions import contradiction
 from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.paths import shipped
-from pytest_kvmcheck.registry import Check, Params, Severity
+from pytest_kvmcheck.registry import Check, Choice, Params, Severity
 from pytest_kvmcheck.yamlfile import YamlFile, did_you_mean
 
 
@@ -41,6 +42,7 @@ class ProfileFile(BaseModel):
     model_config = ConfigDict(extra="forbid", title="pytest-kvmcheck profile")
     name: str
     title: str = ""
+    description: str = Field("", description="what this profile trades for what; shown by kvmcheck profiles")
     extends: str | None = Field(None, description="name of a shipped profile, or path of a file beside this one")
     role: Literal["host", "guest"] = Field("host", description="what targets are that no inventory describes")
     checks: dict[str, Entry | None] = Field(default_factory=dict)
@@ -62,6 +64,7 @@ class Profile:
 
     name: str
     title: str
+    description: str
     role: str
     settings: Mapping[str, Setting]
     digest: str
@@ -134,7 +137,35 @@ def load(reference: str, checks: Mapping[str, Check] | None) -> Profile:
                 comment=entry.comment or before.comment,
             )
     top_path, _, top = chain[0]
-    return Profile(top.name, top.title, top.role, dict(sorted(settings.items())), digest(p for p, _, _ in chain), str(top_path))
+    profile = Profile(
+        top.name,
+        top.title,
+        top.description,
+        top.role,
+        dict(sorted(settings.items())),
+        digest(p for p, _, _ in chain),
+        str(top_path),
+    )
+    if checks is not None:
+        _demand_consistent(profile, checks, chain)
+    return profile
+
+
+def _demand_consistent(profile: Profile, checks: Mapping[str, Check], chain: list[tuple[Path, YamlFile, ProfileFile]]) -> None:
+    """Raise :class:`~pytest_kvmcheck.errors.ConfigError` for what no host could fulfil, at the file that says it last."""
+
+    def told(check_id: str) -> Params | None:
+        return profile.params(checks[check_id]) if check_id in checks and profile.setting(check_id) else None
+
+    found = contradiction(told)
+    if not found:
+        return
+    for _, source, parsed in chain:
+        for check_id, name in found.params:
+            entry = parsed.checks.get(check_id)
+            if entry and name in entry.params:
+                raise source.error(f"contradiction: {found.text}", ("checks", check_id, "params", name))
+    raise chain[0][1].error(f"contradiction: {found.text}")
 
 
 def _shown(path: Path) -> str:
@@ -163,6 +194,11 @@ def _validate_type(source: YamlFile, key: tuple[str, ...], value: Any, default: 
         if default is not None:
             raise source.error("has no value", key)
         return
+    if isinstance(default, Choice):
+        if value not in default.words:
+            hint = did_you_mean(str(value), default.words)
+            raise source.error(f"expected one of {', '.join(default.words)}, given: {value!r}{hint}{_bare(value)}", key)
+        return
     expected: type | tuple[type, ...] = type(default)
     if expected is float:
         expected = (int, float)
@@ -170,8 +206,11 @@ def _validate_type(source: YamlFile, key: tuple[str, ...], value: Any, default: 
         expected = (list, tuple)
     if not isinstance(value, expected) or (isinstance(value, bool) and not isinstance(default, bool)):
         wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(type(default), "a list")
-        hint = ' (YAML reads a bare yes, no, on or off as true or false: write "off")' if isinstance(value, bool) else ""
-        raise source.error(f"expected {wanted}, given: {value!r}{hint}", key)
+        raise source.error(f"expected {wanted}, given: {value!r}{_bare(value)}", key)
+
+
+def _bare(value: Any) -> str:
+    return ' (YAML reads a bare yes, no, on or off as true or false: write "off")' if isinstance(value, bool) else ""
 
 
 def json_schema() -> dict[str, Any]:

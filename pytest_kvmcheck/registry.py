@@ -65,6 +65,24 @@ class Params(Mapping[str, Any]):
         return len(self._values)
 
 
+class Choice(str):
+    """A parameter that is one of a few words; the first is the default. A profile may name no other.
+
+    >>> policy = Choice("any", "on", "off")
+    >>> policy, policy.words
+    ('any', ('any', 'on', 'off'))
+    """
+
+    __slots__ = ("words",)
+    words: tuple[str, ...]
+
+    def __new__(cls, *words: str) -> Choice:
+        """Return the first of *words*, which knows the others."""
+        self = super().__new__(cls, words[0])
+        self.words = words
+        return self
+
+
 #: Returns why a check has nothing to judge on a subject, or None when it applies. May raise EvidenceMissing.
 Condition = Callable[..., "str | None"]
 

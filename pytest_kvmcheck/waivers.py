@@ -20,7 +20,7 @@ class _Entry(BaseModel):
     reason: str
     owner: str
     approver: str
-    expires: dt.datetime | dt.date
+    expires: dt.datetime
     ticket: str = ""
 
 
@@ -99,10 +99,9 @@ def load(path: Path, known: Collection[str]) -> list[Waiver]:
     return waivers
 
 
-def _moment(value: dt.datetime | dt.date) -> dt.datetime:
+def _moment(value: dt.datetime) -> dt.datetime:
     """Return the moment from which a waiver is void: the given one, or the end of the given day, in UTC."""
-    if isinstance(value, dt.datetime):
-        if value.time() == dt.time(0) and value.tzinfo is None:
-            return _moment(value.date())
-        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
-    return dt.datetime.combine(value, dt.time(0), dt.UTC) + dt.timedelta(days=1)
+    if value.tzinfo is not None:
+        return value.astimezone(dt.UTC)
+    whole_day = dt.timedelta(days=1) if value.time() == dt.time(0) else dt.timedelta()
+    return value.replace(tzinfo=dt.UTC) + whole_day

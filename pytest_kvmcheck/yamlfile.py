@@ -97,7 +97,10 @@ class YamlFile:
             raise self._explain(exc, model, at) from None
 
     def _explain(self, exc: ValidationError, model: type[BaseModel], at: KeyPath) -> ConfigError:
-        first = exc.errors(include_url=False)[0]
+        mistakes = exc.errors(include_url=False)
+        first = next(
+            (mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"), mistakes[0]
+        )  # a typo explains the rest
         path = (*at, *(part for part in first["loc"] if part != "[key]"))
         if first["type"] == "extra_forbidden":
             return self.error(f"unknown key{did_you_mean(str(path[-1]), _known_keys(model, first['loc'][:-1]))}", path)

@@ -17,7 +17,7 @@ LAYERS = (
     ("gather", "facts", "inventory"),
     ("views",),
     ("findings", "registry"),
-    ("catalog", "conditions", "subjects", "waivers"),
+    ("catalog", "conditions", "contradictions", "subjects", "waivers"),
     ("profiles",),
     ("results",),
     ("plan",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from pytest_kvmcheck import catalog, profiles
 
-COMMANDS = ("list", "explain", "commands", "collect-script", "verify", "merge", "schema", "docs")
+COMMANDS = ("list", "explain", "commands", "collect-script", "sos-coverage", "verify", "merge", "schema", "docs")
 
 
 def kvmcheck(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -57,6 +58,8 @@ def test_explain_tells_all(check_id: str) -> None:
         (("commands", "--check", "KVM-STO-02"), "did you mean KVM-STO-002?"),
         (("commands", "--sudoers", "a b"), "no name of a user"),
         (("verify", "nowhere"), "not an evidence bundle"),
+        (("sos-coverage", "nowhere"), "there is no such file or directory"),
+        (("sos-coverage", "."), "holds no sosreport"),
         (("merge", "none.json", "--output", "x"), "there is no such file"),
     ],
 )
@@ -95,8 +98,37 @@ def test_schemas_are_schemas() -> None:
 
 def test_docs_are_generated(tmp_path: Path) -> None:
     assert kvmcheck("docs", str(tmp_path / "d")).returncode == 0
-    text = (tmp_path / "d" / "mem.md").read_text()
-    assert "## KVM-MEM-001" in text
+    assert (tmp_path / "d" / "KVM-MEM-001.md").read_text().startswith("# KVM-MEM-001: ")
+    assert "(KVM-MEM-001.md)" in (tmp_path / "d" / "index.md").read_text()
+
+
+def test_sos_coverage_has_a_row_for_every_check() -> None:
+    rows = json.loads(kvmcheck("sos-coverage", "--json").stdout)
+    checks = catalog.load()
+    assert [row["check"] for row in rows] == list(checks)
+    assert all([probe["id"] for probe in row["evidence"]] == list(checks[row["check"]].reads) for row in rows)
+    assert {row["coverage"] for row in rows} == {"all", "some", "none"}
+    text = kvmcheck("sos-coverage").stdout
+    assert f"{len(checks)} checks: all evidence " in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_sos_coverage_is_what_the_reader_reads(tmp_path: Path) -> None:
+    """A sosreport with every file that the table names answers exactly the probes that the table promises."""
+    rows = json.loads(kvmcheck("sos-coverage", "--json").stdout)
+    for name in {place for row in rows for probe in row["evidence"] for place in probe["places"]}:
+        path = tmp_path / "report" / re.sub(r"\[0-9\]\*|\*", "0", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x\n")
+    for form in ("report", "report.tar.gz"):
+        if form != "report":
+            subprocess.run(["tar", "-czf", form, "report"], cwd=tmp_path, check=True)
+        for row in json.loads(kvmcheck("sos-coverage", form, "--json", cwd=tmp_path).stdout):
+            for probe in row["evidence"]:
+                assert probe["found"] == (probe["held"] != "no"), (form, probe)
+    shutil.rmtree(tmp_path / "report" / "sos_commands")
+    text = kvmcheck("sos-coverage", "report", cwd=tmp_path).stdout
+    assert "!uname" in text
 
 
 def test_a_closed_pipe_is_no_error() -> None:

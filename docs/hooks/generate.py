@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
@@ -38,12 +39,21 @@ def _options() -> str:
     )
 
 
+def _decisions(directory: Path) -> str:
+    rows = "\n".join(
+        f"- [{path.read_text('utf-8').splitlines()[0].removeprefix('# ')}](decisions/{path.name})"
+        for path in sorted(directory.glob("*.md"))
+    )
+    return f"# Decisions\n\nWhy things are as they are, where another way would have been as near.\n\n{rows}\n"
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages."""
     checks = catalog.load()
     shipped = [profiles.load(name, checks) for name in profiles.shipped_profiles()]
     pages = {f"catalogue/{name}": text for name, text in catalogue_pages(checks, shipped).items()}
     pages |= {"outcomes.md": _outcomes(), "options.md": _options()}
+    pages["decisions.md"] = _decisions(Path(config["docs_dir"]) / "decisions")
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files

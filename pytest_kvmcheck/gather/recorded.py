@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import tarfile
+from enum import StrEnum
 from pathlib import Path
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
@@ -14,8 +15,37 @@ from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
 from pytest_kvmcheck.probes import Probe, probes_for
 from pytest_kvmcheck.targets import Target
 
+#: The definitions that sos copies: the inactive ones.
+_DEFINITIONS = "etc/libvirt/qemu/*.xml"
+_DOMAIN = "domain"
+
 #: Bounds against archives that unpack to more than a sosreport can be.
 MAX_MEMBERS = 200_000
+
+
+class Held(StrEnum):
+    """How a sosreport answers a probe."""
+
+    COMMAND = "command"
+    FILES = "files"
+    PART = "part"
+    NO = "no"
+
+
+def held(probe: Probe) -> Held:
+    """Return how a sosreport answers *probe*: by the output of a command, by files as far as sos copied them, or not."""
+    if probe.id == _DOMAIN:
+        return Held.PART
+    if probe.sos:
+        return Held.COMMAND
+    return Held.FILES if probe.paths else Held.NO
+
+
+def places(probe: Probe) -> tuple[str, ...]:
+    """Return where a sosreport keeps the answer of *probe*: globs below its root."""
+    if probe.id == _DOMAIN:
+        return (_DEFINITIONS,)
+    return probe.sos or tuple(path.lstrip("/") for path in probe.paths)
 
 
 def from_reply(target: Target) -> Evidence:
@@ -58,7 +88,7 @@ class _Tree:
         return self._directory is not None and found.resolve().is_relative_to(self._directory)
 
     def _read_archive(self, path: Path) -> None:
-        wanted = re.compile(r"[^/]+/(sos_commands/|proc/|sys/|etc/)")
+        wanted = re.compile(r"[^/]+/(sos_commands|proc|sys|etc|run|(usr/(local/)?)?lib)/")
         links: dict[str, str] = {}
         total = 0
         with tarfile.open(path) as archive:
@@ -119,13 +149,12 @@ def from_sosreport(target: Target) -> Evidence:
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
     records: dict[str, Record] = {}
     for probe in probes_for(target.role):
-        records |= _from_tree(probe, tree)
-    records |= _domains(tree)
+        records |= _domains(tree) if probe.id == _DOMAIN else _from_tree(probe, tree)
     return Evidence(target.name, records, partial=True)
 
 
 def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:
-    names = [name for path in (probe.sos or probe.paths) for name in tree.matching(path)]
+    names = [name for path in places(probe) for name in tree.matching(path)]
     if not names:
         return {}
     if probe.sos or probe.one_file:
@@ -141,12 +170,12 @@ def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:
 
 
 def _domains(tree: _Tree) -> dict[str, Record]:
-    """Return the saved definitions that sos copied: ``etc/libvirt/qemu/*.xml`` are the inactive ones."""
+    """Return the saved definitions that sos copied."""
     records: dict[str, Record] = {}
-    for name in tree.matching("etc/libvirt/qemu/*.xml"):
+    for name in tree.matching(_DEFINITIONS):
         text, cut = tree.read(name, 4 * 2**20)
         match = re.search(r"<uuid>([0-9a-fA-F-]{36})</uuid>", text)
         key = match[1] if match else Path(name).stem
-        full = f"domain{KEY_SEPARATOR}{key}/saved"
+        full = f"{_DOMAIN}{KEY_SEPARATOR}{key}/saved"
         records[full] = Record(full, text, cause=Cause.TRUNCATED if cut else None)
     return records

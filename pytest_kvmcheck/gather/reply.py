@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED, Record
-from pytest_kvmcheck.gather.script import FILES, FILES_BYTES, STDERR_BYTES
+from pytest_kvmcheck.gather.script import BATCH, BATCH_BYTES, STDERR_BYTES
 from pytest_kvmcheck.probes import Probe
 
 _HELLO = re.compile(r"HELLO 1 (base64|hex) uid=(\d+) sudo=(\w+)")
+_BEGIN = re.compile(r"BEGIN (\S+)( gzip)?")
 _END = re.compile(r"END (\S+) ([\d.]*),([\d.]*)((?: \S+)*)")
 _TIMED_OUT = {124, 137, 143}
 _NOT_PERMITTED = re.compile(
@@ -55,7 +57,7 @@ def read(text: str, nonce: str, probes: Iterable[Probe]) -> Reply | None:
     mark = f"@{nonce} "
     hello: re.Match[str] | None = None
     complete = False
-    open_probe, body = "", list[str]()
+    open_probe, packed, body = "", False, list[str]()
     records: dict[str, Record] = {}
     for line in text.splitlines():
         if not line.startswith(mark):
@@ -66,16 +68,15 @@ def read(text: str, nonce: str, probes: Iterable[Probe]) -> Reply | None:
             hello = match
         elif hello is None:
             continue
-        elif word.startswith("BEGIN "):
-            open_probe, body = word.removeprefix("BEGIN "), []
+        elif match := _BEGIN.fullmatch(word):
+            open_probe, packed, body = match[1], bool(match[2]), []
         elif (match := _END.fullmatch(word)) and match[1] == open_probe:
-            if open_probe == FILES:
-                whole = _whole(Probe(FILES, "", "", max_bytes=FILES_BYTES), body, match, hello[1])
-                records |= _file_records(whole, [probe for probe in wanted.values() if probe.reads_files], nonce)
+            if open_probe.startswith(BATCH):
+                whole = _whole(Probe(open_probe, "", "", max_bytes=BATCH_BYTES), body, match, hello[1], packed)
+                records |= _batch(whole, wanted, nonce)
             elif open_probe in wanted:
                 probe = wanted[open_probe]
-                whole = _whole(probe, body, match, hello[1])
-                records |= split(whole, nonce) if probe.keyed and whole.rc >= 0 else {probe.id: whole}
+                records |= _records(probe, _whole(probe, body, match, hello[1], packed), nonce)
             open_probe = ""
         elif word == "DONE":
             complete = True
@@ -93,6 +94,23 @@ def _decoded(words: list[str], encoding: str) -> bytes:
     return base64.b64decode("".join(words), validate=True)
 
 
+def _unpacked(data: bytes, bound: int) -> bytes:
+    """Return what gzip packed, up to *bound* bytes: a bomb costs no more memory. Raises ValueError for a damaged or cut stream.
+
+    >>> import gzip
+    >>> _unpacked(gzip.compress(b"abc"), 9), _unpacked(gzip.compress(b"a" * 10**6), 4)
+    (b'abc', b'aaaa')
+    """
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        text = unpacker.decompress(data, bound)
+    except zlib.error as exc:
+        raise ValueError(str(exc)) from None
+    if len(text) < bound and (not unpacker.eof or unpacker.unused_data):
+        raise ValueError("the compressed answer is cut or followed by something else")
+    return text
+
+
 def _seconds(begin: str, end: str) -> float | None:
     try:
         return round(float(end) - float(begin), 2)
@@ -100,12 +118,14 @@ def _seconds(begin: str, end: str) -> float | None:
         return None
 
 
-def _whole(probe: Probe, body: list[str], end: re.Match[str], encoding: str) -> Record:
+def _whole(probe: Probe, body: list[str], end: re.Match[str], encoding: str, packed: bool) -> Record:
     """Return what one frame holds."""
     words = end[4].split()
     codes = [word[1:] for word in words if word.startswith("!")]
     try:
         stdout = _decoded(body, encoding)
+        if packed:
+            stdout = _unpacked(stdout, probe.max_bytes + 1)
         stderr = decode(_decoded([word for word in words if not word.startswith("!")], encoding)).lstrip("\n")
         rc = int(codes[0])
     except (binascii.Error, ValueError, IndexError):
@@ -116,39 +136,59 @@ def _whole(probe: Probe, body: list[str], end: re.Match[str], encoding: str) -> 
     return Record(probe.id, text, rc, stderr, cause, _seconds(end[2], end[3]))
 
 
-def _file_records(whole: Record, probes: list[Probe], nonce: str) -> dict[str, Record]:
-    """Part the frame of all files into the answers of their probes.
+def _records(probe: Probe, whole: Record, nonce: str) -> dict[str, Record]:
+    """Return the records of one probe, whose whole answer is *whole*."""
+    if probe.keyed and whole.rc >= 0:
+        return split(whole, nonce)
+    if not probe.one_file:
+        return {probe.id: whole}
+    text = "".join(line.partition(":")[2] for line in whole.stdout.splitlines(keepends=True))
+    denied = whole.stderr and not text and whole.cause is None
+    return {probe.id: replace(whole, stdout=text, cause=Cause.NOT_PERMITTED if denied else whole.cause)}
 
-    Lines of files start with a path, everything else is what grep had to say. A section without an end is cut: by the cause
-    of the frame, which also holds for the sections that never began.
+
+def _batch(whole: Record, wanted: Mapping[str, Probe], nonce: str) -> dict[str, Record]:
+    """Part the frame of a batch into the answers of its probes.
+
+    A section without an end is cut: by the cause of the frame, until a frame of its own says better.
     """
-    sections: dict[str, tuple[list[str], list[str]]] = {}
-    codes: dict[str, int] = {}
-    stdout: list[str] = []
-    stderr: list[str] = []
-    for line in whole.stdout.splitlines(keepends=True):
-        if line.startswith(f"@@{nonce} BEGIN "):
-            stdout, stderr = sections.setdefault(line.split()[2], ([], []))
-        elif line.startswith(f"@@{nonce} END "):
-            _, _, name, code = line.split()
-            codes[name] = int(code)
-        else:
-            (stdout if line.startswith("/") else stderr).append(line)
-    records = {}
-    for probe in probes:
-        if probe.id not in codes:
-            why = f"reading files ended before this one: {whole.cause or 'no reason told'}"
-            records[probe.id] = Record(probe.id, rc=-1, stderr=why, cause=whole.cause or Cause.LOST)
+    errors = {name: text for name, text, _ in _sections(whole.stderr, nonce)}
+    records: dict[str, Record] = {}
+    for name, text, end in _sections(whole.stdout, nonce):
+        probe = wanted.get(name)
+        if probe is None:
             continue
-        lines, complaints = sections.get(probe.id, ([], []))
-        if probe.one_file:
-            lines = [line.partition(":")[2] for line in lines]
-        text, errors, rc = "".join(lines), "".join(complaints)[:STDERR_BYTES], codes[probe.id]
-        cut = len(text.encode()) > probe.max_bytes
-        denied = probe.one_file and errors and not text
-        cause = Cause.TRUNCATED if cut else Cause.NOT_PERMITTED if denied else cause_of(rc, text, errors)
-        records[probe.id] = Record(probe.id, text[: probe.max_bytes], rc, errors, cause)
+        if end is None:
+            why = f"its batch ended before it did: {whole.cause or 'no reason told'}"
+            records[name] = Record(name, rc=-1, stderr=why, cause=whole.cause or Cause.LOST)
+            continue
+        stderr = errors.get(name, "")[:STDERR_BYTES]
+        data = text.encode()
+        cut = len(data) > probe.max_bytes
+        stdout = data[: probe.max_bytes].decode("utf-8", "ignore") if cut else text
+        cause = Cause.TRUNCATED if cut else cause_of(int(end[3]), stdout, stderr)
+        records |= _records(probe, Record(name, stdout, int(end[3]), stderr, cause, _seconds(end[1], end[2])), nonce)
     return records
+
+
+def _sections(text: str, nonce: str) -> Iterator[tuple[str, str, re.Match[str] | None]]:
+    """Yield name, text and end (begin, end, exit code; None: it has none) of the sections of one stream of a batch."""
+    begin, finish = f"@={nonce} BEGIN ", f"@={nonce} END "
+    name, lines = "", list[str]()
+    for line in text.splitlines(keepends=True):
+        if line.startswith(begin):
+            if name:
+                yield name, "".join(lines), None
+            name, lines = line[len(begin) :].strip(), []
+        elif name and line.startswith(f"{finish}{name}"):
+            body = "".join(lines)
+            match = re.fullmatch(r" ?([\d.]*),?([\d.]*) ?(\d*)", line[len(finish) + len(name) :].rstrip())
+            yield name, body.removesuffix("\n"), match
+            name = ""
+        else:
+            lines.append(line)
+    if name:
+        yield name, "".join(lines), None
 
 
 def cause_of(rc: int, stdout: str, stderr: str) -> Cause | None:

@@ -4,20 +4,26 @@ The reply is a sequence of frames, each line of which starts with ``@`` and a ra
 banner nor a file's content can be taken for one::
 
     @<nonce> HELLO 1 <encoding> uid=<uid> sudo=<off|granted|denied|absent>
-    @<nonce> BEGIN <probe>
-    <encoded standard output, bounded>
+    @<nonce> BEGIN <probe>[ gzip]
+    <encoded standard output, bounded; compressed before it was encoded when BEGIN says so>
     @<nonce> END <probe> <seconds> !<exit code> <encoded standard error, bounded>
     @<nonce> DONE
+
+A frame ``@<number>`` holds the answers of a batch of quick probes. Both its streams consist of sections::
+
+    @=<nonce> BEGIN <probe>
+    <output>
+    @=<nonce> END <probe> <begin>,<end> <exit code>
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pytest_kvmcheck.evidence import RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED
-from pytest_kvmcheck.probes import Probe, Root
+from pytest_kvmcheck.probes import MAX_BYTES, Probe, Root
 
 #: Standard error beyond this is cut.
 STDERR_BYTES = 2048
@@ -25,17 +31,26 @@ STDERR_BYTES = 2048
 #: Linux refuses a single argument of 128 KiB or more (MAX_ARG_STRLEN).
 ARGUMENT_BYTES = 128 * 1024 - 1
 
-#: The one frame that holds the answers of all probes that only read files, and how long all of it may take (s).
-FILES = "@files"
-FILES_TIMEOUT_S = 30
-FILES_BYTES = 32 * 2**20
+#: Quick questions are asked together, in frames of their own, each of so many at most and within so many seconds: starting
+#: processes is what costs time on a target. Who does not come to an end within them is asked again by himself.
+BATCH = "@"
+BATCH_SIZE = 24
+BATCH_TIMEOUT_S = 20
+BATCH_BYTES = 32 * 2**20
+BATCH_STDERR_BYTES = 2**16
+
+#: A probe with a shorter time limit than this is quick.
+QUICK_S = 10
 
 # What the probes are written in:
-#   g FILE|GLOB...   print files as path:line      q PROBE FILE|GLOB...   the same, as a section of the frame @files
+#   g FILE|GLOB...   print files as path:line
 #   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
-_HELPERS = f"""\
+#   s PROBE, z CODE  begin and end the answer of one probe of a batch, on both streams
+HELPERS = f"""\
 denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
-q() {{ id=$1; shift; echo "@@$N BEGIN $id"; g "$@" 2>&1; echo "@@$N END $id $?"; }}
+up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
+s() {{ i=$1; up; B=$T; echo "@=$N BEGIN $i"; echo "@=$N BEGIN $i" >&2; }}
+z() {{ c=$1; up; printf '\\n@=%s END %s %s,%s %s\\n' $N $i "$B" "$T" $c; printf '\\n@=%s END %s\\n' $N $i >&2; }}
 g() {{
   n=0 x= r=
   for i; do
@@ -54,22 +69,31 @@ g() {{
 """
 
 
-def _probe_line(probe: Probe) -> str:
+def _quick(probe: Probe) -> bool:
+    return probe.timeout_s <= QUICK_S and probe.max_bytes <= MAX_BYTES
+
+
+def _lines(probes: list[Probe]) -> Iterator[str]:
+    """Yield the lines that ask *probes*, in their order: first the quick ones together, then each of the others."""
+    quick = [probe for probe in probes if _quick(probe)]
+    for number, start in enumerate(range(0, len(quick), BATCH_SIZE)):
+        yield from map(_line, quick[start : start + BATCH_SIZE])
+        yield f"x {BATCH}{number}"
+    yield from (_line(probe) for probe in probes if not _quick(probe))
+
+
+def _line(probe: Probe) -> str:
+    """Return the line that asks *probe*: ``w`` adds it to a batch, ``p`` asks it by itself, ``n`` says that it may not be asked."""
     script = probe.script
     if probe.when:
         script = f"{probe.when} || exit {RC_SKIPPED}\n{script}"
-    line = f"p {probe.id} {probe.timeout_s} {probe.max_bytes + 1} {shlex.quote(script)}"
+    verb = "w" if _quick(probe) else "p"
+    line = f"{verb} {probe.id} {probe.timeout_s} {probe.max_bytes + 1} {shlex.quote(script)}"
     if probe.root is Root.NO:
-        return f"SUDO= {line}"
+        return f"SUDO=; {line}"
     if probe.root is Root.MAY:
-        return f"SUDO=$S {line}"
-    return f'if [ $U = 0 ] || [ "$S" ]; then SUDO=$S {line}; else n {probe.id}; fi'
-
-
-def _files_line(probes: list[Probe]) -> str:
-    """Return the line that reads all files in one process: starting processes is what costs time on a target."""
-    lines = [f"SUDO={'$S' if probe.root is Root.MAY else ''} q {probe.id}{probe.script[1:]}" for probe in probes]
-    return f"p {FILES} {FILES_TIMEOUT_S} {FILES_BYTES + 1} {shlex.quote(chr(10).join(lines))}"
+        return f"SUDO=$S; {line}"
+    return f'if [ $U = 0 ] || [ "$S" ]; then SUDO=$S; {line}; else n {probe.id}; fi'
 
 
 def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False) -> str:
@@ -80,21 +104,21 @@ def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False) -> str:
     if not re.fullmatch(r"[0-9A-Za-z]{8,64}", nonce):
         raise ValueError(f"not a nonce: {nonce!r}")
     asked = list(probes)
-    files = [probe for probe in asked if probe.reads_files]
-    lines = "\n".join([*([_files_line(files)] if files else []), *(_probe_line(probe) for probe in asked if not probe.reads_files)])
+    first, last = ([probe for probe in asked if probe.last is late] for late in (False, True))
+    lines = "\n".join([*_lines(first), *_lines(last)])
     return f"""\
 # pytest-kvmcheck: reads, never writes; answers on standard output.
 exec 3>&1 </dev/null
 LC_ALL=C PATH=$PATH:/usr/sbin:/sbin N={nonce}
 export LC_ALL PATH N SUDO S
-unset LANGUAGE
+unset LANGUAGE GZIP
 U=$(id -u) S= A={"wanted" if sudo else "off"}
 if [ $A = wanted ] && [ "$U" != 0 ]; then
   if ! command -v sudo >/dev/null 2>&1; then A=absent
   elif sudo -n -l >/dev/null 2>&1; then S='sudo -n' A=granted
   else A=denied; fi
 fi
-H={shlex.quote(_HELPERS)}
+H={shlex.quote(HELPERS)}
 if command -v base64 >/dev/null 2>&1; then e() {{ base64; }}; W=base64
 else e() {{ od -An -v -tx1; }}; W=hex; fi
 # t -k 2 SECONDS COMMAND: GNU's timeout stops the command and its children; busybox's only the command itself.
@@ -109,25 +133,45 @@ case $(timeout --version 2>/dev/null) in
   }}
   else t() {{ shift 3; "$@"; }}; fi ;;
 esac
-bounded() {{ head -c $1 | e; }}
+# What may be large is compressed where there is a gzip; the head of its frame says so.
+if command -v gzip >/dev/null 2>&1; then Z=gzip; packed() {{ head -c $1 | gzip -c | e; }}
+else Z=; packed() {{ head -c $1 | e; }}; fi
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
-# p PROBE SECONDS BYTES SCRIPT: one frame. The script's streams end in pipes of their own below timeout, so that a process that
-# cannot be killed (stuck in the kernel) holds up nothing but itself. Its exit code and errors come back through descriptor 5.
-# head keeps what it has read until it ends; cat, for the files, passes on what came before a file that hangs.
+# p PROBE SECONDS BYTES SCRIPT [BYTES OF ERRORS]: one frame. The script's streams end in pipes of their own below timeout, so that
+# a process that cannot be killed (stuck in the kernel) holds up nothing but itself. Its exit code and errors come back through
+# descriptor 5.
+# head keeps what it has read until it ends; cat, for what may be large, passes on what came before a file that hangs.
 p() {{
-  up; B=$T
-  printf '@%s BEGIN %s\\n' $N $1
-  I="head -c $3" O=e
-  [ $1 != {FILES} ] || I=cat O="bounded $3"
+  up; B=$T I="head -c $3" O=e F=
+  [ $3 -le {MAX_BYTES + 1} ] || I=cat O="packed $3" F=${{Z:+ $Z}}
+  printf '@%s BEGIN %s\\n' $N "$1$F"
   R=$({{ {{ t -k 2 $2 sh -c "$H{{ {{ {{ ( exec 2>&7 5>&- 6>&- 7>&-
 $4
-  ); echo \\"!\\$N!\\$?!\\" >&5; }} | $I; }} 7>&1 >&6 | head -c {STDERR_BYTES} >&5; }} 6>&1" 3>&-
+  ); echo \\"!\\$N!\\$?!\\" >&5; }} | $I; }} 7>&1 >&6 | head -c ${{5:-{STDERR_BYTES}}} >&5; }} 6>&1" 3>&-
     c=$?; [ $c = 0 ] || echo "!$N!$c!" >&5; }} | $O >&3; }} 5>&1)
-  C=${{R##*!$N!}}; C=${{C%%!*}}; R=${{R%%!$N!*}}${{R##*!$N!$C!}}
+  Q=$R; C=${{R##*!$N!}}; C=${{C%%!*}}; R=${{R%%!$N!*}}${{R##*!$N!$C!}}
   case $R in *[![:space:]]*) R=$(printf %s "$R" | e) ;; *) R= ;; esac
   up
   printf '@%s END %s %s,%s !%s' $N $1 "$B" "$T" "$C"; printf ' %s' $R; echo
 }}
+# w PROBE SECONDS BYTES SCRIPT: add it to the batch; x NAME: ask the batch, and again by itself whoever did not come to an end.
+w() {{
+  K="$K $1"; eval "a_$1=\\$2 b_$1=\\$3 c_$1=\\$SUDO d_$1=\\$4"
+  L="$L
+s $1
+( SUDO='$SUDO'
+$4
+); z \\$?"
+}}
+x() {{
+  p $1 {BATCH_TIMEOUT_S} {BATCH_BYTES + 1} "$L" {BATCH_STDERR_BYTES}
+  k=$K K= L= D="$Q "
+  for k in $k; do
+    case $D in *"@=$N END $k"[!0-9a-z_]*) ;;
+    *) eval "SUDO=\\$c_$k; p $k \\$a_$k \\$b_$k \\"\\$d_$k\\"" ;; esac
+  done
+}}
+K= L=
 n() {{ printf '@%s BEGIN %s\\n@%s END %s , !{RC_DENIED}\\n' $N $1 $N $1; }}
 printf '@%s HELLO 1 %s uid=%s sudo=%s\\n' $N $W "$U" $A
 {lines}

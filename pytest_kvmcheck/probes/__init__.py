@@ -9,7 +9,7 @@ from pytest_kvmcheck.probes.guest import GUEST
 from pytest_kvmcheck.probes.libvirt import LIBVIRT
 from pytest_kvmcheck.probes.logs import LOGS
 from pytest_kvmcheck.probes.memory import MEMORY
-from pytest_kvmcheck.probes.model import Probe, Root
+from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root
 from pytest_kvmcheck.probes.network import NETWORK
 from pytest_kvmcheck.probes.placement import PLACEMENT
 from pytest_kvmcheck.probes.security import SECURITY
@@ -17,7 +17,7 @@ from pytest_kvmcheck.probes.services import SERVICES
 from pytest_kvmcheck.probes.storage import STORAGE
 from pytest_kvmcheck.probes.system import SYSTEM
 
-__all__ = ["PROBES", "Probe", "Root", "probes_for"]
+__all__ = ["MAX_BYTES", "PROBES", "Probe", "Root", "probes_for"]
 
 #: Systemd first: it must be asked before anything starts an idle daemon.
 _AREAS = (

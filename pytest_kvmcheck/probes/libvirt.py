@@ -51,9 +51,11 @@ LIBVIRT: tuple[Probe, ...] = (
         "virsh",
         f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
         f"""{_VIRSH} "echo @@$N uri; uri; echo @@$N version; version; echo @@$N hostname; hostname;"""
-        """ echo @@$N capabilities; capabilities; echo @@$N all; list --all --uuid; echo @@$N running; list --uuid;"""
+        """ echo @@$N all; list --all --uuid; echo @@$N running; list --uuid;"""
         """ echo @@$N autostart; list --all --autostart --uuid;"""
-        """ echo @@$N persistent; list --all --persistent --uuid" 2>&1""",
+        """ echo @@$N persistent; list --all --persistent --uuid;"""
+        # The last one: where KVM hangs, libvirt tries each QEMU for as long as a minute.
+        """ echo @@$N capabilities; capabilities" 2>&1""",
         "libvirt: connection, versions, capabilities and the lists of domains",
         keyed=True,
         timeout_s=30,

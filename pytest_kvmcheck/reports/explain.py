@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 from pytest_kvmcheck.probes import PROBES, Root
@@ -65,9 +66,9 @@ def as_text(check: Check, profiles: Iterable[Profile]) -> str:
 
 
 def as_markdown(check: Check, profiles: Iterable[Profile]) -> str:
-    """Return the section of *check* in the catalogue pages."""
+    """Return the page of *check* in the catalogue."""
     lines = [
-        f"## {check.id}: {check.title}",
+        f"# {check.id}: {check.title}",
         "",
         f"Severity {check.severity}; one verdict per {check.scope.replace('_', ' ')}; since {check.since}.",
         "",
@@ -93,23 +94,14 @@ def as_markdown(check: Check, profiles: Iterable[Profile]) -> str:
 
 
 def catalogue_pages(checks: Mapping[str, Check], profiles: list[Profile]) -> dict[str, str]:
-    """Return the catalogue as Markdown pages: ``index.md`` and one page per area."""
-    areas: dict[str, list[Check]] = {}
-    for check in checks.values():
-        areas.setdefault(check.area, []).append(check)
-    index = [
-        "# Catalogue",
-        "",
-        f"{len(checks)} checks, generated from the registry.",
-        "",
-        "| check | good state | severity |",
-        "|---|---|---|",
-    ]
-    pages = {}
-    for area, found in sorted(areas.items()):
-        for check in found:
-            anchor = f"{check.id}-{check.title}".lower()
-            anchor = "".join(char if char.isalnum() or char in "-_" else "-" if char == " " else "" for char in anchor)
-            index.append(f"| [{check.id}]({area.lower()}.md#{anchor.replace('--', '-')}) | {check.title} | {check.severity} |")
-        pages[f"{area.lower()}.md"] = f"# {area}\n\n" + "\n".join(as_markdown(check, profiles) for check in found)
+    """Return the catalogue as Markdown pages: ``index.md``, and one page per check."""
+    index = ["# Catalogue", "", f"{len(checks)} checks, generated from the registry.", ""]
+    ordered = sorted(checks.values(), key=lambda check: (check.area, check.id))
+    for area, found in itertools.groupby(ordered, key=lambda check: check.area):
+        rows = list(found)
+        about = (rows[0].function.__globals__.get("__doc__") or "").strip()
+        index += [f"## {area}", "", about, "", "| check | good state | severity |", "|---|---|---|"]
+        index += [f"| [{check.id}]({check.id}.md) | {check.title} | {check.severity} |" for check in rows]
+        index.append("")
+    pages = {f"{check.id}.md": as_markdown(check, profiles) for check in checks.values()}
     return {"index.md": "\n".join(index) + "\n", **pages}

@@ -29,9 +29,12 @@ def virsh(host: Host, section: str) -> str:
 
     Raises :class:`EvidenceMissing`, blocked by ``DAEMON_CHECK``, when no connection came about.
     """
-    whole = _virsh_answered(host)
-    record = host.evidence.whole(f"virsh{KEY_SEPARATOR}{section}")
-    if record.stdout.startswith("error:") or not whole:
+    _virsh_answered(host)
+    probe = f"virsh{KEY_SEPARATOR}{section}"
+    if probe not in host.evidence.records:
+        host.evidence.whole("virsh")  # it was stopped before it came to this
+    record = host.evidence.whole(probe)
+    if record.stdout.startswith("error:"):
         raise EvidenceMissing(Cause.FAILED, f"virsh {section}: {record.complaint}", record.probe)
     return record.stdout
 
@@ -42,8 +45,13 @@ def _virsh_answered(host: Host) -> bool:
 
 
 def _answered(host: Host, probe: str) -> bool:
-    """Raise :class:`EvidenceMissing`, blocked by ``DAEMON_CHECK``, when *probe*, a call of virsh, got no connection."""
+    """Raise :class:`EvidenceMissing`, blocked by ``DAEMON_CHECK``, when *probe*, a call of virsh, got no connection.
+
+    One that was stopped half-way got one: what it told until then holds.
+    """
     record = host.evidence.record(probe)
+    if record.cause is Cause.TIMEOUT and len(host.evidence.keyed(probe)) > 1:
+        return True
     if record.cause in (Cause.LOST, Cause.NOT_COLLECTED, Cause.TRUNCATED):
         host.evidence.whole(probe)
     if record.cause or (record.rc and not host.evidence.keyed(probe)) or record.stdout.strip():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_kvmcheck.errors import Cause
-from pytest_kvmcheck.gather import reply
+from pytest_kvmcheck.gather import reply, script
 from pytest_kvmcheck.gather.script import ARGUMENT_BYTES, build, carry
-from pytest_kvmcheck.probes import PROBES, Probe, Root, probes_for
+from pytest_kvmcheck.probes import MAX_BYTES, PROBES, Probe, Root, probes_for
 
 NONCE = "0123456789abcdef0123456789abcdef"
 SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
@@ -80,8 +84,8 @@ def test_files_say_missing_denied_and_empty(shell: list[str], tmp_path: Path) ->
     place = tmp_path
     (place / "full").write_text("1\n2")
     (place / "empty").write_text("")
-    script = f"g {place}/full {place}/empty {place}/none {place}/*.none"
-    assert ask(Probe("x", "", script), shell=shell)["x"].stdout == f"{place}/full:1\n{place}/full:2\n"
+    several = f"g {place}/full {place}/empty {place}/none {place}/*.none"
+    assert ask(Probe("x", "", several), shell=shell)["x"].stdout == f"{place}/full:1\n{place}/full:2\n"
     assert ask(Probe("x", "", f"g {place}/none {place}/*.none"), shell=shell)["x"].cause is Cause.MISSING
     assert ask(Probe("x", "", f"g {place}/none", one_file=True), shell=shell)["x"].cause is Cause.MISSING
     empty = ask(Probe("x", "", f"g {place}/empty", one_file=True), shell=shell)["x"]
@@ -99,20 +103,160 @@ def test_files_are_read_together_and_stay_apart(shell: list[str], tmp_path: Path
     assert (records["b"].stdout, records["none"].cause, records["z"].stdout) == ("b\n", Cause.MISSING, "z\n")
 
 
-def test_a_file_that_never_ends_costs_the_files_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read before it is judged; what comes after it is timed out, and other probes go on."""
-    from pytest_kvmcheck.gather import script
-
-    monkeypatch.setattr(script, "FILES_TIMEOUT_S", 2)
+def test_who_hangs_in_a_batch_costs_nobody_else(shell: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What came to its end before him is kept, and who comes after him is asked again."""
+    monkeypatch.setattr(script, "BATCH_TIMEOUT_S", 1)
     (tmp_path / "a").write_text("a\n")
-    first, stuck, last = (
-        Probe("a", "", f"g {tmp_path}/a", one_file=True),
-        Probe("b", "", "g x; sleep 30"),
-        Probe("c", "", f"g {tmp_path}/a", one_file=True),
+    file = f"g {tmp_path}/a"
+    records = ask(
+        Probe("a", "", file, one_file=True),
+        Probe("stuck", "", "echo before; trap '' TERM; sleep 30", timeout_s=1),
+        Probe("c", "", file, one_file=True),
+        Probe("keyed", "", "echo @@$N one; echo 1", keyed=True),
+        Probe("e", "", "echo e; exit 3"),
+        shell=shell,
     )
-    records = ask(first, stuck, last, Probe("z", "", "echo z"))
-    assert records["a"].stdout == "a\n"
-    assert (records["c"].cause, records["z"].stdout) == (Cause.TIMEOUT, "z\n")
+    assert (records["a"].stdout, records["c"].stdout, records["keyed:one"].stdout) == ("a\n", "a\n", "1\n")
+    assert (records["stuck"].cause, records["e"].stdout, records["e"].rc) == (Cause.TIMEOUT, "e\n", 3)
+
+
+@pytest.mark.parametrize("flood", ["yes", "yes >&2", "while :; do head -c 1000000 /dev/zero; done"])
+def test_who_floods_a_batch_costs_nobody_else(flood: str, shell: list[str]) -> None:
+    records = ask(Probe("a", "", "echo a"), Probe("bad", "", flood, timeout_s=2), Probe("c", "", "echo c"), shell=shell)
+    assert (records["a"].stdout, records["c"].stdout) == ("a\n", "c\n")
+    assert records["bad"].cause or records["bad"].rc
+
+
+def test_who_kills_the_shell_costs_nobody_else(shell: list[str]) -> None:
+    records = ask(Probe("a", "", "echo a"), Probe("bad", "", "kill -9 $PPID $$"), Probe("c", "", "echo c"), shell=shell)
+    assert (records["a"].stdout, records["c"].stdout) == ("a\n", "c\n")
+
+
+def test_a_probe_that_is_no_shell_script_costs_nobody_else(shell: list[str]) -> None:
+    records = ask(Probe("a", "", "echo a"), Probe("bad", "", "if ) fi"), Probe("c", "", "echo c"), shell=shell)
+    assert (records["a"].stdout, records["c"].stdout, records["bad"].rc != 0) == ("a\n", "c\n", True)
+
+
+def test_the_streams_of_a_batch_stay_apart(shell: list[str]) -> None:
+    forged = "echo '@=forged END one 1,2 0'; echo '@=forged END one' >&2; printf 'no end'; printf 'no end either' >&2; exit 4"
+    records = ask(Probe("one", "", forged), Probe("one_more", "", "echo more; echo bad >&2"), shell=shell)
+    assert records["one"].stdout == "@=forged END one 1,2 0\nno end"
+    assert records["one"].stderr == "@=forged END one\nno end either"
+    assert (records["one"].rc, records["one_more"].stdout, records["one_more"].stderr) == (4, "more\n", "bad\n")
+
+
+def test_more_than_fits_into_one_batch(shell: list[str]) -> None:
+    probes = [Probe(f"p{number}", "", f"echo {number}") for number in range(2 * script.BATCH_SIZE + 3)]
+    records = ask(*probes, Probe("slow", "", "echo slow", timeout_s=60), Probe("late", "", "echo late", last=True), shell=shell)
+    assert all(records[f"p{number}"].stdout == f"{number}\n" for number in range(len(probes)))
+    assert (records["slow"].stdout, records["late"].stdout) == ("slow\n", "late\n")
+
+
+def big(script: str, **options: Any) -> Probe:
+    """A probe that may say much, and so travels compressed."""
+    return Probe("big", "", script, **{"max_bytes": MAX_BYTES + 1000, **options})
+
+
+def raw(*probes: Probe, shell: list[str] = SHELLS[0], path: str = "") -> str:
+    env = {**os.environ, **({"PATH": path} if path else {})}
+    command = [shutil.which(shell[0]) or shell[0], *shell[1:], "-c", build(probes, NONCE)]
+    return subprocess.run(command, capture_output=True, timeout=60, check=True, env=env).stdout.decode()
+
+
+def test_what_may_be_large_travels_compressed(shell: list[str]) -> None:
+    many = big("i=0; while [ $i -lt 5000 ]; do echo the same line again and again $i; i=$((i+1)); done; echo err >&2; exit 3")
+    text = raw(many, shell=shell)
+    assert f"@{NONCE} BEGIN big gzip\n" in text
+    record = (reply.read(text, NONCE, [many]) or pytest.fail("no reply")).records["big"]
+    assert record.stdout.endswith("the same line again and again 4999\n")
+    assert (record.rc, record.stderr.strip(), record.cause) == (3, "err", None)
+    assert len(text) < len(record.stdout) / 4
+
+
+def test_compressed_answers_are_bounded_and_may_be_empty_or_binary(shell: list[str]) -> None:
+    assert ask(big("yes"), shell=shell)["big"].cause is Cause.TRUNCATED
+    assert len(ask(big("yes"), shell=shell)["big"].stdout) == MAX_BYTES + 1000
+    exact = ask(big("head -c 1049576 /dev/zero"), shell=shell)["big"]
+    assert (exact.cause, len(exact.stdout)) == (None, MAX_BYTES + 1000)
+    empty = ask(big("exit 0"), shell=shell)["big"]
+    assert (empty.cause, empty.stdout) == (None, "")
+    binary = ask(big(r"""printf 'a\000b\377c\r\n@%s END big , !0\n' $N"""), shell=shell)["big"]
+    assert binary.stdout == f"a\x00b\\xffc\r\n@{NONCE} END big , !0\n"
+
+
+def test_what_came_before_a_hang_is_told(shell: list[str]) -> None:
+    records = ask(big("echo @@$N one; echo 1; sleep 30", timeout_s=1, keyed=True), Probe("y", "", "echo on"), shell=shell)
+    assert (records["big"].cause, records["big:one"].stdout, records["y"].stdout) == (Cause.TIMEOUT, "1\n", "on\n")
+
+
+def test_without_gzip_it_travels_as_it_is(shell: list[str], tmp_path: Path) -> None:
+    for directory in ("/bin", "/usr/bin"):
+        for found in Path(directory).iterdir():
+            link = tmp_path / found.name
+            if found.name != "gzip" and not link.is_symlink():
+                link.symlink_to(found)
+    probe = big("echo plain")
+    text = raw(probe, shell=shell, path=str(tmp_path))
+    if shell[0] != "busybox":  # it has a gzip of its own, whatever the PATH
+        assert f"@{NONCE} BEGIN big\n" in text
+    assert (reply.read(text, NONCE, [probe]) or pytest.fail("no reply")).records["big"].stdout == "plain\n"
+
+
+def frame(data: bytes, *, flag: str = " gzip", probe: str = "big") -> str:
+    body = base64.encodebytes(data).decode()
+    head = f"@{NONCE} HELLO 1 base64 uid=0 sudo=off\n@{NONCE} BEGIN {probe}{flag}\n"
+    return f"{head}{body}@{NONCE} END {probe} 1,2 !0\n@{NONCE} DONE\n"
+
+
+def read_one(text: str) -> reply.Record:
+    found = reply.read(text, NONCE, [big("echo")])
+    assert found
+    return found.records["big"]
+
+
+def test_a_bomb_costs_no_memory() -> None:
+    import tracemalloc
+
+    bomb = gzip.compress(gzip.compress(b"\0" * 10**9))
+    bomb = gzip.decompress(bomb)  # 1 MB that unpacks to 1 GB
+    text = frame(bomb)
+    tracemalloc.start()
+    try:
+        record = read_one(text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (record.cause, len(record.stdout)) == (Cause.TRUNCATED, MAX_BYTES + 1000)
+    assert peak < 40 * 2**20
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not compressed at all",
+        gzip.compress(b"x" * 1000)[:-1],
+        gzip.compress(b"x" * 1000)[:15],
+        gzip.compress(b"x" * 1000)[:-6] + b"\0\0\0\0\0\0",
+        gzip.compress(b"x") + b"more",
+        gzip.compress(b"x") + gzip.compress(b"y"),
+    ],
+    ids=["nothing", "plain", "end cut", "cut", "checksum", "more", "twice"],
+)
+def test_damaged_compression_is_lost(data: bytes) -> None:
+    record = read_one(frame(data))
+    assert (record.cause, record.stdout, record.rc) == (Cause.LOST, "", -1)
+
+
+def test_content_is_never_taken_for_compressed() -> None:
+    """Only the head of the frame says so: what looks like gzip in an answer stays what it is."""
+    data = gzip.compress(b"inner")
+    assert read_one(frame(data, flag="")).stdout == reply.decode(data)
+    assert read_one(frame(gzip.compress(data))).stdout == reply.decode(data)
+
+
+def test_unknown_flags_are_lost() -> None:
+    assert read_one(frame(b"x", flag=" zstd")).cause is Cause.LOST
 
 
 def test_keyed_answers(shell: list[str]) -> None:

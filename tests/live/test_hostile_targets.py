@@ -282,3 +282,63 @@ def test_billion_laughs(farm: Farm, kvmcheck: Kvmcheck, faked: str, tmp_path: Pa
     result = run.one("KVM-VIO-008", f"{faked}/00000000-0000-4000-8000-000000000000")
     assert (result["outcome"], result["cause"]) == ("unknown", "unparsable"), result
     assert run.seconds < 60
+
+
+PORTS = "".join(
+    f"<controller type='pci' index='{n}' model='pcie-root-port'><model name='pcie-root-port'/>"
+    f"<target chassis='{n}' port='{n + 15}'/>"
+    f"<alias name='pci.{n}'/><address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x{n % 8}'/></controller>\n"
+    for n in range(1, 29)
+)
+BIG = """<domain type='kvm' id='7'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='KiB'>8388608</memory>
+  <vcpu placement='static'>8</vcpu>
+  <cputune>{pins}</cputune>
+  <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='/images/{name}.qcow2'/>
+      <target dev='vda' bus='virtio'/></disk>
+    {ports}
+    <interface type='bridge'><mac address='52:54:00:{mac}'/><source bridge='br0'/><model type='virtio'/></interface>
+  </devices>
+  <seclabel type='dynamic' model='dac' relabel='yes'><label>+64055:+64055</label></seclabel>
+</domain>
+"""
+
+
+def test_two_hundred_domains_are_a_small_reply(farm: Farm, kvmcheck: Kvmcheck, tmp_path: Path) -> None:
+    """What virsh says of them is several megabytes; it travels compressed, and every domain is judged."""
+    uuids = [f"6d1a6e8a-0000-4000-8000-{number:012d}" for number in range(200)]
+    place = tmp_path / "answers"
+    place.mkdir()
+    pins = "".join(f"<vcpupin vcpu='{n}' cpuset='{n}'/>" for n in range(8))
+    for number, uuid in enumerate(uuids):
+        mac = f"{number:06x}"
+        text = BIG.format(name=f"vm{number}", uuid=uuid, pins=pins, ports=PORTS, mac=":".join((mac[:2], mac[2:4], mac[4:])))
+        (place / f"{uuid}.xml").write_text(text)
+    (place / "list").write_text("\n".join([*uuids, "", ""]))
+    fakes(
+        tmp_path / "fakes",
+        virsh=f"""cd {place}
+case "$*" in *" list --all --uuid") cat list; exit ;; esac
+for last; do :; done
+printf '%s\\n' "$last" | tr ';' '\\n' | while read -r word rest; do
+case "$word $rest" in
+echo*) echo "$rest" ;;
+dumpxml*) cat ${{rest##* }}.xml ;;
+snapshot*) printf ' Name   Creation Time   State\\n---------------------------------\\n\\n' ;;
+list*autostart*) ;;
+list*) cat list ;;
+uri*) echo qemu:///system ;;
+esac; done""",
+    )
+    saved = tmp_path / "reply"
+    farm.host("crowd", login=f'export PATH={tmp_path / "fakes"}:$PATH; sh -c "$SSH_ORIGINAL_COMMAND" | tee {saved}')
+    run = judge(kvmcheck, farm, "crowd", "-k", "KVM-VIO-001 or KVM-VIO-008", f"--kvmcheck-record={tmp_path / 'e'}")
+    judged = [result for result in run.results if result["check"] == "KVM-VIO-001"]
+    assert [result["outcome"] for result in judged] == ["pass"] * 200
+    said = sum(path.stat().st_size for path in (tmp_path / "e").rglob("*.txt"))
+    assert said > 3 * 10**6
+    assert saved.stat().st_size < 2**20, saved.stat().st_size

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,10 +18,13 @@ from tests.live.conftest import Kvmcheck, Run
 
 VIRSH = ("virsh", "-c", "qemu:///system")
 
+#: Ours alone: what bears it and is there before is left over from a run that was killed.
+PREFIX = "kvmcheck-test-"
+
 
 def domain(name: str, devices: str, *, memory_mib: int = 64, more: str = "", vcpu: str = "<vcpu>1</vcpu>") -> str:
     return (
-        f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>{memory_mib}</memory>{vcpu}{more}"
+        f"<domain type='qemu'><name>{PREFIX}{name}</name><memory unit='MiB'>{memory_mib}</memory>{vcpu}{more}"
         f"<os><type arch='x86_64' machine='pc'>hvm</type></os><devices>{devices}</devices></domain>"
     )
 
@@ -60,37 +67,55 @@ def domains(image: Path) -> dict[str, str]:
     }
 
 
+def virsh(*words: str | Path, timeout: float = 120) -> str:
+    """What virsh answers; its own words when it fails."""
+    done = subprocess.run([*VIRSH, *words], check=False, capture_output=True, text=True, timeout=timeout)
+    if done.returncode:
+        raise RuntimeError(f"virsh {' '.join(map(str, words))} ended with {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def remove_our_domains() -> None:
+    for name in virsh("list", "--all", "--name").split():
+        if name.startswith(PREFIX):
+            subprocess.run([*VIRSH, "destroy", name], check=False, capture_output=True, timeout=60)
+            with contextlib.suppress(RuntimeError):  # a transient one is gone by now
+                virsh("undefine", "--snapshots-metadata", "--managed-save", "--nvram", name)
+
+
 @pytest.fixture(scope="module")
-def libvirtd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """virtlogd and libvirtd as a boot would start them; the domains; and everything gone afterwards."""
-    before = {"libvirtd": pids("libvirtd"), "virtlogd": pids("virtlogd")}
-    for daemon in ("virtlogd", "libvirtd"):
-        if not before[daemon]:
-            subprocess.run([shutil.which(daemon, path="/usr/sbin:/usr/bin") or daemon, "-d"], check=True)
+def libvirtd() -> Iterator[None]:
+    """The libvirt daemon that answers, or virtlogd and libvirtd as a boot would start them; our domains; all gone afterwards."""
     place = Path("/var/tmp/kvmcheck-test")
     place.mkdir(exist_ok=True)
     place.chmod(0o755)
-    image = place / "disk.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "64M"], check=True)
-    image.chmod(0o666)
-    defined = domains(image)
-    try:
-        wait_for_libvirtd()
-        for name, xml in defined.items():
-            path = place / f"{name}.xml"
-            path.write_text(xml)
-            subprocess.run([*VIRSH, "define", path], check=True, capture_output=True, timeout=120)
-        subprocess.run([*VIRSH, "start", "runs"], check=True, capture_output=True, timeout=120)
-        subprocess.run([*VIRSH, "snapshot-create-as", "legacy", "before"], check=True, capture_output=True, timeout=120)
-        yield
-    finally:
-        subprocess.run([*VIRSH, "destroy", "runs"], check=False, capture_output=True, timeout=60)
-        for name in defined:
-            subprocess.run([*VIRSH, "undefine", "--snapshots-metadata", name], check=False, capture_output=True, timeout=60)
-        shutil.rmtree(place, ignore_errors=True)
-        for daemon in ("libvirtd", "virtlogd"):
-            for pid in pids(daemon) - before[daemon]:
-                subprocess.run(["kill", str(pid)], check=False)
+    with (place.parent / "kvmcheck-test.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one run at a time: the daemon and its domains are the machine's
+        before = {daemon: pids(daemon) for daemon in ("virtlogd", "libvirtd")}
+        try:
+            if not answers():
+                for daemon in before:
+                    if not before[daemon]:
+                        subprocess.run([shutil.which(daemon, path="/usr/sbin:/usr/bin") or daemon, "-d"], check=True)
+                wait_for_libvirtd()
+            remove_our_domains()
+            image = place / "disk.qcow2"
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "64M"], check=True)
+            image.chmod(0o666)
+            for name, xml in domains(image).items():
+                path = place / f"{name}.xml"
+                path.write_text(xml)
+                virsh("define", path)
+            virsh("start", f"{PREFIX}runs")
+            virsh("snapshot-create-as", f"{PREFIX}legacy", "before")
+            yield
+        finally:
+            if answers():
+                remove_our_domains()
+            shutil.rmtree(place, ignore_errors=True)
+            for daemon in ("libvirtd", "virtlogd"):
+                for pid in pids(daemon) - before[daemon]:
+                    os.kill(pid, signal.SIGTERM)
 
 
 def pids(name: str) -> set[int]:
@@ -104,26 +129,30 @@ def pids(name: str) -> set[int]:
     return found
 
 
+def answers() -> bool:
+    return subprocess.run([*VIRSH, "uri"], check=False, capture_output=True, timeout=60).returncode == 0
+
+
 def wait_for_libvirtd() -> None:
-    for _ in range(60):
-        if subprocess.run([*VIRSH, "uri"], check=False, capture_output=True, timeout=60).returncode == 0:
+    for _ in range(120):
+        if answers():
             return
         time.sleep(0.5)
-    raise RuntimeError("libvirtd does not answer")
+    raise RuntimeError(f"libvirtd does not answer: {virsh('uri')}")
 
 
 @pytest.fixture(scope="module")
 def local(libvirtd: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     place = tmp_path_factory.mktemp("libvirt")
     (place / "inventory.yaml").write_text(
-        "hosts:\n  here: {target: 'local://', profile: production}\ndomains:\n  pinned: [critical]\n"
+        "hosts:\n  here: {target: 'local://', profile: production}\ndomains:\n  kvmcheck-test-pinned: [critical]\n"
     )
     return Kvmcheck(place)("--kvmcheck-inventory=inventory.yaml", f"--kvmcheck-record={place / 'e'}")
 
 
 def test_all_domains_are_found(local: Run) -> None:
     found = {result["subject"] for result in local.results if result["check"] == "KVM-VIO-008"}
-    assert found >= {f"here/{name}" for name in ("pinned", "legacy", "scsi", "broken", "runs")}
+    assert found >= {f"here/{PREFIX}{name}" for name in ("pinned", "legacy", "scsi", "broken", "runs")}
 
 
 @pytest.mark.parametrize(
@@ -146,13 +175,13 @@ def test_all_domains_are_found(local: Run) -> None:
     ],
 )
 def test_verdict_on_a_real_domain(local: Run, check: str, subject: str, outcome: str) -> None:
-    result = local.one(check, subject)
+    result = local.one(check, subject.replace("here/", f"here/{PREFIX}"))
     assert result["outcome"] == outcome, result
 
 
 def test_cards_are_judged_by_their_model(local: Run) -> None:
     judged = {
-        result["subject"].split("/")[1]: result["outcome"]
+        result["subject"].split("/")[1].removeprefix(PREFIX): result["outcome"]
         for result in local.results
         if result["check"] == "KVM-VIO-002" and result["host"] == "here"
     }
@@ -168,19 +197,22 @@ def test_hugepages_that_nobody_reserved(local: Run) -> None:
     """``pinned`` wants huge pages and is critical; this machine has none."""
     failed = [result for result in local.results if result["check"] == "KVM-MEM-001" and result["outcome"] == "fail"]
     assert failed
-    assert "pinned" in failed[0]["message"]
+    assert f"{PREFIX}pinned" in failed[0]["message"]
 
 
 def test_the_api_sees_the_same_domains(libvirtd: None, local: Run, kvmcheck: Kvmcheck) -> None:
     """libvirt-python in place of virsh: the same verdicts on the same definitions."""
     run = kvmcheck("--hosts=libvirt+qemu:///system", "--kvmcheck-profile=production")
     for check in ("KVM-VIO-001", "KVM-DSK-003"):
-        here = {result["subject"].split("/", 1)[1]: result["outcome"] for result in local.results if result["check"] == check}
-        there = {
-            result["subject"].removeprefix("qemu%3A%2F%2F%2Fsystem/"): result["outcome"]
-            for result in run.results
-            if result["check"] == check
-        }
+        here, there = (
+            {
+                result["subject"].partition(PREFIX)[2]: result["outcome"]
+                for result in results
+                if result["check"] == check and PREFIX in result["subject"]
+            }
+            for results in (local.results, run.results)
+        )
+        assert here
         assert there == here
 
 

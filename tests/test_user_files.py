@@ -1,0 +1,160 @@
+"""Files that people write: each mistake is one line with file, line, key path and what was probably meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_kvmcheck import catalog, inventory, profiles, waivers
+from pytest_kvmcheck.errors import KvmcheckError
+
+CHECKS = catalog.load()
+
+
+def complaint(kind: str, text: str | bytes, place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(place)
+    path = Path("site.yaml")
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    load = {
+        "profile": lambda: profiles.load("./site.yaml", CHECKS),
+        "waivers": lambda: waivers.load(path, CHECKS),
+        "inventory": lambda: inventory.load(path),
+    }[kind]
+    with pytest.raises(KvmcheckError) as caught:
+        load()
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+NOT_EVEN_YAML = [
+    ("", "site.yaml: is empty"),
+    ("- a\n- b\n", "site.yaml:1: "),
+    ("name: [x\n", "site.yaml:2: not YAML: "),
+    ("name: x\nname: y\n", "site.yaml:2: name: the same key twice"),
+    ("name: \tx: y\n", "site.yaml:1: not YAML: "),
+    ("? [a, b]\n: c\n", "site.yaml:1: a key has to be a plain word"),
+    ("a: " + "[" * 40 + "]" * 40 + "\n", "site.yaml:1: "),
+    ("a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b]\n", "site.yaml:"),
+    (b"\xff\xfe\x00n", "site.yaml: is not UTF-8 text"),
+    (b"name: a\0b\n", "site.yaml: not YAML: "),
+    ("name: 2026-13-45\n", "site.yaml:1: "),
+    ("# " + "x" * (4 * 2**20) + "\n", "site.yaml: larger than "),
+]
+
+
+@pytest.mark.parametrize("kind", ["profile", "inventory"])
+@pytest.mark.parametrize(("text", "said"), NOT_EVEN_YAML, ids=lambda value: ascii(value)[:24])
+def test_what_is_hardly_yaml(kind: str, text: str | bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complaint(kind, text, tmp_path, monkeypatch).startswith(said)
+
+
+def profile(checks: str) -> str:
+    return f"name: site\nextends: baseline\nchecks:\n  {checks}\n"
+
+
+PROFILES = [
+    (profile("KVM-MEM-01:"), "site.yaml:4: checks.KVM-MEM-01: unknown check id; did you mean KVM-MEM-001?"),
+    (profile("KVM-KSM-002: {level: wrn}"), "site.yaml:4: checks.KVM-KSM-002.level: "),
+    (profile("KVM-KSM-002: {severity: hihg}"), "site.yaml:4: checks.KVM-KSM-002.severity: "),
+    (profile("KVM-KSM-002: {levl: warn}"), "site.yaml:4: checks.KVM-KSM-002.levl: unknown key; did you mean level?"),
+    (
+        profile("KVM-KSM-002: {params: {ksm_polic: x}}"),
+        "site.yaml:4: checks.KVM-KSM-002.params.ksm_polic: unknown parameter; did you mean ksm_policy?",
+    ),
+    (
+        profile("KVM-KSM-002: {params: {ksm_policy: off}}"),
+        "site.yaml:4: checks.KVM-KSM-002.params.ksm_policy: expected a text, given: False (YAML reads a bare",
+    ),
+    (profile("KVM-KSM-002: warn"), "site.yaml:4: checks.KVM-KSM-002: "),
+    ("extends: baseline\n", "site.yaml:1: name: is missing"),
+    ("name: site\nexends: baseline\n", "site.yaml:2: exends: unknown key; did you mean extends?"),
+    ("name: site\nextends: baselin\n", "site.yaml:2: extends: profile baselin: unknown; did you mean baseline?"),
+    ("name: site\nextends: ./none.yaml\n", "site.yaml:2: extends: profile ./none.yaml: there is no such file"),
+    ("name: site\nextends: ./site.yaml\n", "site.yaml:2: extends: site.yaml is extended by itself"),
+    ("name: site\nrole: gest\n", "site.yaml:2: role: "),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), PROFILES, ids=lambda value: ascii(value)[:40])
+def test_profiles(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complaint("profile", text, tmp_path, monkeypatch).startswith(said)
+
+
+GOOD = {
+    "check": "KVM-KSM-002",
+    "subject": "kvm01",
+    "reason": "P2V",
+    "owner": "anna",
+    "approver": "bert",
+    "expires": "2026-12-31",
+}
+
+
+def waiver(**changes: str | None) -> str:
+    return "- " + "\n  ".join(f"{key}: {value}" for key, value in {**GOOD, **changes}.items() if value is not None) + "\n"
+
+
+WAIVERS = [
+    (waiver(expires=None), "site.yaml:1: 0.expires: is missing"),
+    (waiver(approver=None), "site.yaml:1: 0.approver: is missing"),
+    (waiver(owner=None), "site.yaml:1: 0.owner: is missing"),
+    (waiver(reason='""'), "site.yaml:3: 0.reason: is empty"),
+    (waiver(approver="Anna"), "site.yaml:5: 0.approver: the approver has to be someone else than the owner"),
+    (waiver(check="KVM-KSM-02"), "site.yaml:1: 0.check: unknown check id; did you mean KVM-KSM-002?"),
+    (waiver(expires="never"), "site.yaml:6: 0.expires: "),
+    (waiver(expires="31.12.2026"), "site.yaml:6: 0.expires: "),
+    (waiver(expires="2026-02-30"), "site.yaml:6: "),
+    (waiver() + waiver(until="2026-12-31", expires=None), "site.yaml:"),
+    ("waivers:\n  - KVM-KSM-002\n", "site.yaml:2: waivers.0: "),
+    ("waiver: []\n", "site.yaml:1: waiver: unknown key; did you mean waivers?"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WAIVERS, ids=lambda value: ascii(value)[:40])
+def test_waivers(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complaint("waivers", text, tmp_path, monkeypatch).startswith(said)
+
+
+INVENTORIES = [
+    ("hosts: {}\n", "no host to check: site.yaml names 0 hosts"),
+    ("host:\n  kvm01:\n", "site.yaml:1: host: unknown key; did you mean hosts?"),
+    ("hosts:\n  kvm01: {taget: x}\n", "site.yaml:2: hosts.kvm01.taget: unknown key; did you mean target?"),
+    ("hosts:\n  kvm01: {target: kvm01}\n", "site.yaml:2: hosts.kvm01.target: target: kvm01: say how to reach it; did you mean"),
+    (
+        "hosts:\n  kvm01: {target: 'ssh://root:pw@kvm01'}\n",
+        "site.yaml:2: hosts.kvm01.target: target: ssh://root:***@kvm01: a",
+    ),
+    ("hosts:\n  kvm01: {sudo: maybe}\n", "site.yaml:2: hosts.kvm01.sudo: "),
+    ("hosts:\n  kvm01:\nguests:\n  kvm01: {target: 'ssh://other'}\n", "site.yaml:1: two targets are called kvm01"),
+    ("hosts:\n  kvm01:\ndomains:\n  'sql*': [critcal]\n", "site.yaml:4: domains.sql*.0: "),
+    ("hosts:\n  - kvm01\n", "site.yaml:1: hosts: "),
+    ("hosts:\n  -oProxyCommand=id:\n", "site.yaml:2: hosts.-oProxyCommand=id"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), INVENTORIES, ids=lambda value: ascii(value)[:40])
+def test_inventories(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = complaint("inventory", text, tmp_path, monkeypatch)
+    assert found.startswith(said), found
+    assert ":pw@" not in found
+
+
+def test_a_profile_of_an_inventory_that_is_unknown(pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("inventory.yaml").write_text("hosts:\n  kvm01: {profile: prodution}\n")
+    result = pytester.runpytest_subprocess("--kvmcheck", "--kvmcheck-inventory=inventory.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*profile prodution: unknown; did you mean production?*"])
+
+
+def test_a_waiver_ends_with_its_day_in_utc(tmp_path: Path) -> None:
+    import datetime as dt
+
+    path = tmp_path / "waivers.yaml"
+    path.write_text(waiver() + waiver(expires="2026-12-31T12:00:00+02:00"))
+    day, moment = waivers.load(path, CHECKS)
+    assert not day.expired(dt.datetime(2026, 12, 31, 23, 59, 59, tzinfo=dt.UTC))
+    assert day.expired(dt.datetime(2027, 1, 1, tzinfo=dt.UTC))
+    assert moment.expired(dt.datetime(2026, 12, 31, 10, 0, tzinfo=dt.UTC))
+    assert day.until == "2026-12-31"
