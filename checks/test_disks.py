@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
@@ -201,7 +201,7 @@ def test_image_format(host: Host, domain: Domain, disk: Disk, params: Params) ->
     title="The cache mode is safe and meets policy",
     severity=Severity.HIGH,
     reads=("virsh", "domain"),
-    params={"allowed_modes": ("none", "directsync", "writethrough", "writeback"), "outside_allowed": "warn"},
+    params={"allowed_modes": ("none", "directsync", "writethrough", "writeback"), "outside_allowed": Choice("warn", "fail")},
     applies=all_of(is_a_disk, is_writable),
 )
 def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
@@ -229,8 +229,6 @@ def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
     """
     mode = disk.effective_cache
     shown = mode if disk.cache == mode else f"{mode} (by default)"
-    if params.outside_allowed not in ("warn", "fail"):
-        raise ValueError(f"outside_allowed is {params.outside_allowed!r}, expected warn or fail")
     with Findings() as findings:
         if mode == "unsafe":
             if "throw-away" not in domain.tags:
@@ -370,8 +368,6 @@ LIMITS = ("bytes_sec", "iops_sec")
 @condition
 def limits_wanted(params: Params) -> str | None:
     """Hold where the profile wants guests kept apart by limits."""
-    if params.isolation not in ("none", "limits"):
-        raise ValueError(f"isolation is {params.isolation!r}, expected none or limits")
     return None if params.isolation == "limits" else "the profile asks for no isolation by limits"
 
 
@@ -380,7 +376,7 @@ def limits_wanted(params: Params) -> str | None:
     title="Guests on shared hosts have I/O limits",
     severity=Severity.LOW,
     reads=("virsh", "domain", "images", "qemu_process", "qemu_proc", "qemu_cgroup"),
-    params={"isolation": "none"},
+    params={"isolation": Choice("none", "limits")},
     applies=all_of(limits_wanted, is_a_disk, is_writable),
 )
 def test_disk_has_limits(host: Host, domain: Domain, disk: Disk) -> None:
@@ -646,7 +642,7 @@ def has_images(host: Host) -> str | None:
     title="Image file systems, pools and thin pools have free space and bounded oversubscription",
     severity=Severity.HIGH,
     reads=("virsh", "domain", "objects", "images", "df", "mounts", "domstats", "dm_maps", "dm_slaves", "lvm"),
-    params={"warn_pct": 80, "crit_pct": 90, "thin_crit_pct": 85, "max_oversub": 2.0, "oversub_level": "warn"},
+    params={"warn_pct": 80, "crit_pct": 90, "thin_crit_pct": 85, "max_oversub": 2.0, "oversub_level": Choice("warn", "fail")},
     applies=has_images,
 )
 def test_space_for_images(host: Host, params: Params) -> None:
@@ -673,8 +669,6 @@ def test_space_for_images(host: Host, params: Params) -> None:
         https://libvirt.org/manpages/virsh.html#pool-info
         https://man7.org/linux/man-pages/man7/lvmthin.7.html
     """
-    if params.oversub_level not in ("warn", "fail"):
-        raise ValueError(f"oversub_level is {params.oversub_level!r}, expected warn or fail")
     with Findings() as findings:
         targets: dict[str, str] = {}
         for path, stat in image_stats(host).items():

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
-from pytest_kvmcheck.conditions import condition
+from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR
 from pytest_kvmcheck.facts.iplink import Link
@@ -22,7 +22,9 @@ from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.images import image_stats, mount_at
 from pytest_kvmcheck.views.network import below, interfaces, links, ports
 from pytest_kvmcheck.views.san import (
+    ORDINARY_MTU,
     adapter_of,
+    asked_actively,
     block_peers,
     by_target,
     egress_of,
@@ -32,6 +34,7 @@ from pytest_kvmcheck.views.san import (
     nodes,
     nvme,
     on_a_san,
+    pinged,
     remote_port_of,
     route_to,
     session_of,
@@ -750,6 +753,69 @@ def _judge_guests(findings: Findings, host: Host, bridge: Link) -> None:
             for nic in definition.nics:
                 if nic.source == bridge.name and nic.mtu is not None and nic.mtu > bridge.mtu:
                     findings.fail(f"{host}: {domain} is told an MTU of {nic.mtu}, more than {bridge.mtu} of {bridge.name}.")
+
+
+@condition
+def probes_actively(host: Host) -> str | None:
+    """Hold where the user lets us send packets."""
+    return None if asked_actively(host) else "active probes were not asked for (--kvmcheck-active)"
+
+
+@condition
+def has_jumbo_frames(host: Host, params: Params) -> str | None:
+    """Hold where a way to storage has an MTU above the ordinary, or should have."""
+    if params.storage_mtu is not None or any(pinged(host, peer).full for peer in storage_peers(host)):
+        return None
+    return f"no way to storage has an MTU above {ORDINARY_MTU}"
+
+
+@check(
+    "KVM-STO-011",
+    title="Jumbo frames really pass end to end",
+    severity=Severity.HIGH,
+    reads=("iscsi", "nvme", "mounts", "storage_ping"),
+    params={"storage_mtu": None},
+    applies=all_of(has_storage_peers, probes_actively, has_jumbo_frames),
+)
+def test_jumbo_frames_pass(host: Host, params: Params) -> None:
+    """A large frame reaches the storage, and comes back.
+
+    What it checks
+        Active, by --kvmcheck-active only: three pings that may not be fragmented, as large as the MTU of the device (which is
+        storage_mtu when that is set), come back from each iSCSI portal, NVMe target and NFS server. When ordinary ones do not
+        come back either, ICMP is filtered and nothing is known.
+
+    Why it matters
+        With one small port on the way, logging in and small requests work, and large writes hang.
+
+    How to fix
+        now: tracepath PORTAL tells where the large frame ends; raise the MTU of that switch port
+        after a reboot: the same at the switch; KVM-STO-010 for the host's own devices
+        verify: ping -M do -s 8972 PORTAL
+
+    When not to
+        Networks that filter ICMP: test with the array's own tool.
+
+    References
+        https://man7.org/linux/man-pages/man8/ping.8.html
+    """
+    with Findings() as findings:
+        for peer in storage_peers(host):
+            with findings.part():
+                way = pinged(host, peer)
+                who = f"{host}: {peer} by {way.device}"
+                if params.storage_mtu is not None and way.mtu < params.storage_mtu:
+                    findings.fail(f"{who} has MTU {way.mtu}, expected {params.storage_mtu}.")
+                if way.full is None or way.control is None or way.full.whole:
+                    continue
+                if way.full.too_long:
+                    findings.fail(f"{who}: a frame of {way.mtu} bytes is too long for a device on the way.")
+                elif way.control.whole:
+                    findings.fail(
+                        f"{who}: {way.full.received} of {way.full.sent} frames of {way.mtu} bytes came back, small ones all."
+                    )
+                else:
+                    raise EvidenceMissing(Cause.EMPTY, f"{peer} does not answer ordinary pings either", "storage_ping")
 
 
 @condition

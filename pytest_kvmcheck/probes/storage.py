@@ -108,4 +108,29 @@ STORAGE: tuple[Probe, ...] = (
         "counters of Fibre Channel ports, second sample",
         last=True,
     ),
+    # Peers come from what the kernel shows: addresses that hold anything but their own characters are left out.
+    shell(
+        "storage_ping",
+        "command -v ping >/dev/null && command -v ip >/dev/null || { echo 'ping: not found' >&2; exit 127; }\n"
+        "P=; for f in /sys/class/iscsi_connection/connection*/persistent_address; do\n"
+        '  [ -r "$f" ] && read -r a <"$f" && P="$P $a"; done\n'
+        "for f in /sys/class/nvme/nvme*/address; do\n"
+        '  [ -r "$f" ] && read -r a <"$f" || continue; case $a in traddr=*) a=${a#traddr=}; P="$P ${a%%,*}" ;; esac; done\n'
+        'while read -r _ _ y o _; do case $y,$o in nfs*,*,addr=*) a=${o##*,addr=}; P="$P ${a%%,*}" ;; esac; done </proc/mounts\n'
+        "set -f; n=0; D=' '\n"
+        "for a in $P; do\n"
+        '  case $a in *[!0-9a-fA-F.:]*) continue ;; esac; case $D in *" $a "*) continue ;; esac\n'
+        '  D="$D$a " n=$((n+1)); [ $n -le 32 ] || break\n'
+        "  r=$(ip -o route get $a) || continue; d=${r#* dev }; d=${d%% *}; m=; read -r m </sys/class/net/$d/mtu\n"
+        "  case $a in *:*) v=-6 h=48 ;; *) v=-4 h=28 ;; esac\n"
+        '  echo "@@$N $a/way"; echo "$d $m"; [ "${m:-0}" -gt 1500 ] || continue\n'
+        "  { f=$(ping $v -n -q -c 3 -i 0.2 -W 2 -M do -s $((m-h)) -I $d $a 2>&1)\n"
+        "    c=$(ping $v -n -q -c 3 -i 0.2 -W 2 -M do -s $((1500-h)) -I $d $a 2>&1)\n"
+        '    printf \'%s\\n\' "@@$N $a/full" "$f" "@@$N $a/control" "$c"; } &\n'
+        "done; wait; exit 0",
+        "whether frames as large as the MTU reach the portals and servers of storage",
+        keyed=True,
+        timeout_s=25,
+        active=True,
+    ),
 )

@@ -7,17 +7,19 @@ import re
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
-from pytest_kvmcheck.evidence import parsing
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.fchost import Fc, parse_fc
 from pytest_kvmcheck.facts.iproute import Route
 from pytest_kvmcheck.facts.iscsi import Node, Session, parse_nodes, parse_sessions
 from pytest_kvmcheck.facts.mounts import Mount
 from pytest_kvmcheck.facts.nvme import Nvme, parse_nvme
+from pytest_kvmcheck.facts.ping import Ping, parse_ping, parse_way
 from pytest_kvmcheck.views.host import Host, fact
 from pytest_kvmcheck.views.network import device_places, interfaces, routes, routes6
 from pytest_kvmcheck.views.system import mounts
 
 NFS = ("nfs", "nfs4")
+ORDINARY_MTU = 1500
 
 
 @fact
@@ -102,6 +104,32 @@ def _is_ip(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The way to a peer, and what came back of large and of ordinary packets; None when its MTU is not above the ordinary."""
+
+    device: str
+    mtu: int
+    full: Ping | None
+    control: Ping | None
+
+
+def asked_actively(host: Host) -> bool:
+    """Whether active probes were asked for."""
+    return host.evidence.record("storage_ping").cause is not Cause.SKIPPED
+
+
+def pinged(host: Host, peer: Peer) -> Probe:
+    """Return what the pings to *peer* gave. Raises :class:`EvidenceMissing`."""
+    host.evidence.text("storage_ping")
+    place = f"storage_ping{KEY_SEPARATOR}{peer.address}"
+    device, mtu = host.evidence.parsed(f"{place}/way", parse_way)
+    if mtu <= ORDINARY_MTU:
+        return Probe(device, mtu, None, None)
+    full, control = (host.evidence.parsed(f"{place}/{what}", parse_ping) for what in ("full", "control"))
+    return Probe(device, mtu, full, control)
 
 
 def by_target(peers: tuple[Peer, ...]) -> dict[tuple[str, str], list[Peer]]:
