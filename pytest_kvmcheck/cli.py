@@ -100,7 +100,7 @@ def _commands(options: argparse.Namespace) -> int:
 def _collect_script(options: argparse.Namespace) -> int:
     from pytest_kvmcheck.gather.script import build
 
-    print("#!/bin/sh\n" + build(probes_for(options.role), secrets.token_hex(16), sudo=options.sudo), end="")
+    print("#!/bin/sh\n" + build(probes_for(options.role), secrets.token_hex(16), sudo=options.sudo, active=options.active), end="")
     return 0
 
 
@@ -243,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         Secrets are taken out when the reply is judged, not on the host: treat the file accordingly.""")  # fmt: skip
     sub.add_argument("--role", choices=("host", "guest"), default="host", help="what the target is (default: host)")
     sub.add_argument("--sudo", action="store_true", help="run what needs root by sudo -n")
+    sub.add_argument("--active", action="store_true", help="also ask what sends packets into the network")
 
     sub = command("sos-coverage", _sos_coverage, "show which evidence of each check a sosreport contains", """\
         A sosreport is a target: pytest --kvmcheck --hosts=sosreport:sosreport-kvm01.tar.xz. What it does not

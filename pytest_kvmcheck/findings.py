@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pytest_kvmcheck.errors import CheckWarning, EvidenceMissing
 
 _notes: list[str] = []
@@ -55,6 +58,14 @@ class Findings:
     def unknown(self, missing: EvidenceMissing | None) -> None:
         """Report that something could not be judged; None is no report."""
         self.missing = self.missing or missing
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Let a part of the check end where evidence is missing, report that, and go on with the other parts."""
+        try:
+            yield
+        except EvidenceMissing as missing:
+            self.unknown(missing)
 
     def __enter__(self) -> Findings:
         return self

@@ -59,6 +59,7 @@ class Plan:
         """Return what a bundle's manifest says about the run besides its targets."""
         return {
             "catalogue_sha256": catalog.digest(shipped("checks").glob("test_*.py")),
+            "active": self.settings.active,
             "profile": self.settings.profile,
             "profiles": {profile.name: profile.digest for profile in (self.profile, *self.profiles.values())},
         }
@@ -214,7 +215,7 @@ def _collect(target: Target, plan: Plan) -> Evidence:
             case "reply":
                 return recorded.from_reply(target)
             case _:
-                return live.gather(target, plan.connection, sudo=plan.sudo)
+                return live.gather(target, plan.connection, sudo=plan.sudo, active=plan.settings.active)
     except Exception as exc:  # noqa: BLE001 - one host's trouble must never take the others down
         return Evidence(target.name, failure=EvidenceMissing(Cause.LOST, f"{type(exc).__name__}: {str(exc)[:200]}"))
 

@@ -37,6 +37,7 @@ class Settings:
     record: Path | None = None
     json: Path | None = None
     host_timeout_s: float = 180
+    active: bool = False
     sources: dict[str, str] = field(default_factory=dict)
 
 
@@ -51,6 +52,9 @@ def add_options(parser: pytest.Parser) -> None:
         " local://, bundle:DIR, sosreport:PATH, reply:FILE, libvirt+URI, parted by commas",
     )
     parser.addini("kvmcheck", "check KVM hosts, as --kvmcheck does", type="string", default="")
+    text = "also ask what sends packets into the network (pings with large payloads to storage)"
+    group.addoption("--kvmcheck-active", action="store_true", default=None, help=text)
+    parser.addini("kvmcheck_active", f"{text}; as --kvmcheck-active", type="string", default="")
     for name, metavar, text in VALUES:
         group.addoption(f"--kvmcheck-{name}", metavar=metavar, default=None, help=text)
         parser.addini(f"kvmcheck_{name}", f"{text}; as --kvmcheck-{name}", type="string", default="")
@@ -74,16 +78,22 @@ def active(config: pytest.Config) -> bool:
     Raises :class:`KvmcheckError` for a value that is neither true nor false, and for our options without the switch: who gives
     them believes that hosts are checked.
     """
-    value, source = _find(config, "kvmcheck")
+    on, source = _switch(config, "kvmcheck")
     if source == "default":
-        for name, _, _ in VALUES:
+        for name in (*(name for name, _, _ in VALUES), "active"):
             if config.getoption(f"--kvmcheck-{name}", default=None) is not None:
                 raise KvmcheckError(f"--kvmcheck-{name} without --kvmcheck: nothing would be checked")
+    return on
+
+
+def _switch(config: pytest.Config, name: str) -> tuple[bool, str]:
+    """Return whether the switch *name* is on, and where it was set. Raises :class:`KvmcheckError` for any other word."""
+    value, source = _find(config, name)
     if value.lower() in _TRUE:
-        return True
+        return True, source
     if value.lower() in _FALSE:
-        return False
-    where = "KVMCHECK" if source == "environment" else "ini key kvmcheck"
+        return False, source
+    where = name.upper() if source == "environment" else f"ini key {name}"
     raise KvmcheckError(f"{where}: expected true or false, given: {value!r}")
 
 
@@ -102,6 +112,7 @@ def read(config: pytest.Config) -> Settings:
             found = config.inipath.parent / found
         return found
 
+    asks_actively, sources["active"] = _switch(config, "kvmcheck_active")
     timeout, source = _find(config, "kvmcheck_host_timeout")
     try:
         seconds = float(timeout or 180)
@@ -119,5 +130,6 @@ def read(config: pytest.Config) -> Settings:
         path("record"),
         path("json"),
         seconds,
+        asks_actively,
         sources,
     )

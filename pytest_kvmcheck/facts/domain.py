@@ -59,6 +59,7 @@ class Controller:
     model: str
     iothread: str = ""
     queues: str = ""
+    iothreads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class DomainXml:
     emulatorpin: frozenset[int] | None
     iothreadpins: Mapping[int, frozenset[int]]
     iothreads: int
+    iothread_ids: frozenset[str]
     memory_bytes: int
     current_memory_bytes: int
     hugepages: tuple[HugePage, ...] | None
@@ -160,6 +162,7 @@ def parse_domain(text: str) -> DomainXml:
             for pin in root.findall("cputune/iothreadpin")
         },
         iothreads=integer(root.findtext("iothreads"), "iothreads", 0),
+        iothread_ids=_iothread_ids(root),
         memory_bytes=size_bytes(root.find("memory")),
         current_memory_bytes=size_bytes(root.find("currentMemory")) or size_bytes(root.find("memory")),
         hugepages=_hugepages(backing),
@@ -196,6 +199,7 @@ def parse_domain(text: str) -> DomainXml:
                 item.get("model", ""),
                 attribute(item, "driver", "iothread"),
                 attribute(item, "driver", "queues"),
+                tuple(thread.get("id", "") for thread in item.findall("driver/iothreads/iothread")),
             )
             for item in root.findall("devices/controller")
         ),
@@ -216,6 +220,14 @@ def _hugepages(backing: ET.Element | None) -> tuple[HugePage, ...] | None:
         HugePage(scaled(page.get("size"), page.get("unit"), "page/@size"), cpuset(page, "nodeset"))
         for page in pages.findall("page")
     )
+
+
+def _iothread_ids(root: ET.Element) -> frozenset[str]:
+    """Return the ids of the iothreads: those that are listed, filled up from 1 to their number."""
+    ids = [item.get("id", "") for item in root.findall("iothreadids/iothread")]
+    count = min(integer(root.findtext("iothreads"), "iothreads", 0), 4096)
+    free = (str(number) for number in range(1, 2 * 4096) if str(number) not in ids)
+    return frozenset([*ids, *(next(free) for _ in range(count - len(ids)))])
 
 
 def _hard_limit(element: ET.Element | None) -> int | None:

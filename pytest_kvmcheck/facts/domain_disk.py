@@ -25,7 +25,8 @@ class Disk:
     """A disk of the guest. Attributes that the XML leaves out are empty strings.
 
     ``attributes`` are those of ``<driver>``; ``backing`` are the sources below the active image, nearest first, as far as
-    the XML tells (the saved definition of a stopped guest often does not); ``iothreads`` are the ids of an iothread mapping.
+    the XML tells: ``chain_told`` is False where it does not (the saved definition of a stopped guest often); ``iothreads`` are
+    the ids of an iothread mapping.
     """
 
     target: str
@@ -49,6 +50,7 @@ class Disk:
     iotune: Mapping[str, int] = field(default_factory=dict)
     iothreads: tuple[str, ...] = ()
     rawio: bool = False
+    chain_told: bool = False
 
     @property
     def is_disk(self) -> bool:
@@ -91,6 +93,7 @@ def read_disk(disk: ET.Element) -> Disk:
         },
         iothreads=tuple(item.get("id", "") for item in disk.findall("driver/iothreads/iothread")),
         rawio=disk.get("rawio") == "yes",
+        chain_told=disk.find("backingStore") is not None,
     )
 
 

@@ -41,6 +41,7 @@ class Nic:
     tap: str
     trust_guest_rx_filters: bool = False
     attributes: Mapping[str, str] = field(default_factory=dict)
+    mtu: int | None = None
     device: str = ""
     mode: str = ""
     pci: str = ""
@@ -66,6 +67,7 @@ def read_nic(nic: ET.Element, index: int) -> Nic:
         tap=attribute(nic, "target", "dev"),
         trust_guest_rx_filters=nic.get("trustGuestRxFilters") == "yes",
         attributes=dict(driver.attrib) if driver is not None else {},
+        mtu=integer(size, "mtu/@size") if (size := attribute(nic, "mtu", "size")) else None,
         device=attribute(nic, "source", "dev"),
         mode=attribute(nic, "source", "mode"),
         pci=pci_address(nic.find("source/address")) if nic.get("type") == "hostdev" else "",

@@ -1,10 +1,12 @@
 r"""The kernel's log: ``journalctl -k -o short-unix``.
 
 Source: journalctl(1). A line reads ``seconds.micros host kernel: message``. The first line of a boot stands before those
-that were picked on the target: it proves that the log may be read. The host's own name is no part of the message.
+that were picked on the target: it proves that the log may be read. The host's own name is no part of the message. What
+programs write into it by /dev/kmsg (systemd before the journal runs) stands there under their names, and is left out.
 
 >>> log = parse_kernel_log("1700000000.000001 kvm01 kernel: Linux version 6.1.0\n1700000012.5 oops01 kernel: EDAC MC0: 1 CE\n"
-...                        "1700000013.0 kvm01 kernel: audit: type=1400 apparmor=\"DENIED\"\n")
+...                        "1700000013.0 kvm01 kernel: audit: type=1400 apparmor=\"DENIED\"\n"
+...                        "1700000014.0 kvm01 systemd[1]: Inserted module 'autofs4'\n")
 >>> len(log), log[0].time_s, log[0].text
 (2, 1700000012.5, 'EDAC MC0: 1 CE')
 """
@@ -18,6 +20,7 @@ from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 _LINE = re.compile(r"(?P<time>\d{1,12}\.\d{1,9}) \S+ (?:kernel|unknown)(?:\[\d+\])?: ?(?P<text>.*)")
+_OTHERS = re.compile(r"\d{1,12}\.\d{1,9} \S+ [\w.@/()-]{1,80}(?:\[\d+\])?: .*")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,6 @@ def parse_kernel_log(text: str) -> tuple[KernelMessage, ...]:
         match = _LINE.fullmatch(line)
         if match:
             found.append(KernelMessage(float(match["time"]), match["text"]))
-        elif not line.startswith((" ", "\t")):  # continuation lines of one message are indented
+        elif not line.startswith((" ", "\t")) and not _OTHERS.fullmatch(line):  # continuation lines of one message are indented
             raise ParseError(f"not a line of the kernel's log: {line[:80]!r}")
     return tuple(found)

@@ -51,16 +51,27 @@ def parse_wwids(files: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return {wwid: tuple(disks) for wwid, disks in found.items()}
 
 
+@empty_is_an_answer("no device lies on others")
+def parse_slaves(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the devices below each device-mapper map and RAID array, sorted. Raises :class:`ParseError`.
+
+    >>> parse_slaves("/sys/block/dm-0/slaves/sdb\\n/sys/block/dm-0/slaves/sda\\n/sys/block/md0/slaves/nvme0n1p2\\n")
+    {'dm-0': ('sda', 'sdb'), 'md0': ('nvme0n1p2',)}
+    """
+    below: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"/sys/block/([^/]+)/slaves/([^/]+)", line)
+        if not match:
+            raise ParseError(f"not a slave of a block device: {line[:80]!r}")
+        below.setdefault(match[1], []).append(match[2])
+    return {name: tuple(sorted(found)) for name, found in below.items()}
+
+
 @empty_is_an_answer("there is no device-mapper map")
 @takes_any_line("a map may have any name")
 def parse_dm_maps(files: Mapping[str, str], slaves: str) -> tuple[DmMap, ...]:
     """Return the device-mapper maps, sorted by name. Raises :class:`ParseError` for a list of slaves that is none."""
-    below: dict[str, list[str]] = {}
-    for line in slaves.splitlines():
-        match = re.fullmatch(r"/sys/block/(dm-\d+)/slaves/(.+)", line)
-        if not match:
-            raise ParseError(f"not a slave of a device-mapper map: {line[:80]!r}")
-        below.setdefault(match[1], []).append(match[2])
+    below = parse_slaves(slaves)
     maps = []
     for path, text in files.items():
         match = re.fullmatch(r"/sys/block/(dm-\d+)/dm/name", path)
@@ -68,5 +79,5 @@ def parse_dm_maps(files: Mapping[str, str], slaves: str) -> tuple[DmMap, ...]:
             uuid = files.get(f"/sys/block/{match[1]}/dm/uuid", "").strip()
             if not text.strip() or not (text.strip() + uuid).isprintable():
                 raise ParseError(f"{path} and its uuid are no names: {text.strip()[:40]!r}, {uuid[:40]!r}")
-            maps.append(DmMap(match[1], text.strip(), uuid, tuple(sorted(below.get(match[1], [])))))
+            maps.append(DmMap(match[1], text.strip(), uuid, below.get(match[1], ())))
     return tuple(sorted(maps, key=lambda item: item.name))

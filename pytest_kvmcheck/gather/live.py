@@ -34,15 +34,22 @@ _SSH_CAUSES = (
 )
 
 
-def gather(target: Target, connection: Connection, *, sudo: bool = False, probes: Sequence[Probe] | None = None) -> Evidence:
-    """Return the evidence of *target*: what *probes* ask, by default all that its role has.
+def gather(
+    target: Target,
+    connection: Connection,
+    *,
+    sudo: bool = False,
+    active: bool = False,
+    probes: Sequence[Probe] | None = None,
+) -> Evidence:
+    """Return the evidence of *target*: what *probes* ask, by default all that its role has; active ones only when *active*.
 
     A host that cannot be reached gives evidence in which everything is unknown.
     """
     probes = probes_for(target.role) if probes is None else probes
     nonce = secrets.token_hex(16)
     try:
-        answer = run(target, carry(build(probes, nonce, sudo=sudo or target.sudo)), connection)
+        answer = run(target, carry(build(probes, nonce, sudo=sudo or target.sudo, active=active)), connection)
         reply = replies.read(replies.decode(answer.stdout), nonce, probes)
         if reply is None:
             raise EvidenceMissing(*_why_nothing(answer, connection.deadline_s))

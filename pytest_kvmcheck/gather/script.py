@@ -83,7 +83,7 @@ def _lines(probes: list[Probe]) -> Iterator[str]:
 
 
 def _line(probe: Probe) -> str:
-    """Return the line that asks *probe*: ``w`` adds it to a batch, ``p`` asks it by itself, ``n`` says that it may not be asked."""
+    """Return the line that asks *probe*: ``w`` adds it to a batch, ``p`` asks it by itself, ``n`` says why it is not asked."""
     script = probe.script
     if probe.when:
         script = f"{probe.when} || exit {RC_SKIPPED}\n{script}"
@@ -93,19 +93,22 @@ def _line(probe: Probe) -> str:
         return f"SUDO=; {line}"
     if probe.root is Root.MAY:
         return f"SUDO=$S; {line}"
-    return f'if [ $U = 0 ] || [ "$S" ]; then SUDO=$S; {line}; else n {probe.id}; fi'
+    return f'if [ $U = 0 ] || [ "$S" ]; then SUDO=$S; {line}; else n {probe.id} {RC_DENIED}; fi'
 
 
-def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False) -> str:
+def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False, active: bool = False) -> str:
     """Return the script that runs *probes* and frames their answers with *nonce* (letters and digits).
 
-    With *sudo*, what needs root is run by ``sudo -n``: it never asks for a password.
+    With *sudo*, what needs root is run by ``sudo -n``: it never asks for a password. Active probes are answered by "not asked"
+    unless *active*.
     """
     if not re.fullmatch(r"[0-9A-Za-z]{8,64}", nonce):
         raise ValueError(f"not a nonce: {nonce!r}")
     asked = list(probes)
-    first, last = ([probe for probe in asked if probe.last is late] for late in (False, True))
-    lines = "\n".join([*_lines(first), *_lines(last)])
+    may = [probe for probe in asked if active or not probe.active]
+    first, last = ([probe for probe in may if probe.last is late] for late in (False, True))
+    held = [f"n {probe.id} {RC_SKIPPED}" for probe in asked if probe.active and not active]
+    lines = "\n".join([*_lines(first), *_lines(last), *held])
     return f"""\
 # pytest-kvmcheck: reads, never writes; answers on standard output.
 exec 3>&1 </dev/null
@@ -172,7 +175,7 @@ x() {{
   done
 }}
 K= L=
-n() {{ printf '@%s BEGIN %s\\n@%s END %s , !{RC_DENIED}\\n' $N $1 $N $1; }}
+n() {{ printf '@%s BEGIN %s\\n@%s END %s , !%s\\n' $N $1 $N $1 $2; }}
 printf '@%s HELLO 1 %s uid=%s sudo=%s\\n' $N $W "$U" $A
 {lines}
 printf '@%s DONE\\n' $N

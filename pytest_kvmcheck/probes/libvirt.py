@@ -137,20 +137,6 @@ LIBVIRT: tuple[Probe, ...] = (
         max_bytes=8 * MAX_BYTES,
     ),
     shell(
-        "image_stat",
-        f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
-        f"u=$({_VIRSH} list --all --uuid) || exit 1\n"
-        'b=; for i in $u; do b="$b domblklist --details --inactive $i;"; done\n'
-        '[ -n "$b" ] || exit 0\n'
-        f'l=$({_VIRSH} "$b" 2>/dev/null)\n'
-        "while read -r type device target source; do\n"
-        '  case $type,$source in file,/*|block,/*) set -- "$@" "$source";; esac\n'
-        "done <<EOF\n$l\nEOF\n"
-        "[ $# -gt 0 ] || exit 0\nstat -L -c '%b %B %s %F|%n' -- \"$@\"; exit 0",
-        "size and allocation of disk images",
-        timeout_s=30,
-    ),
-    shell(
         "qemu_process",
         "for f in /run/libvirt/qemu/*.pid; do\n"
         '  [ -e "$f" ] || continue; case ${f##*/} in driver.pid) continue ;; esac\n'

@@ -27,6 +27,7 @@ class Probe:
 
     ``keyed``: the output consists of sections, each after a line ``@@<nonce> <key>``, and becomes one record a section.
     ``when``: a shell condition; where it is false the question is not asked ("not asked" is unknown, never a pass).
+    ``active``: it sends something into the network, and is asked only when --kvmcheck-active is given.
     ``last``: asked at the end of the script, for second samples.
     ``sos``: where a sosreport keeps the answer (globs below its root); file probes are found by their own paths.
     ``sudo``: the exact commands run by sudo, for the sudoers fragment.
@@ -46,6 +47,7 @@ class Probe:
     sos: tuple[str, ...] = ()
     sudo: tuple[str, ...] = ()
     one_file: bool = False
+    active: bool = False
 
     @property
     def reads_files(self) -> bool:

@@ -15,6 +15,8 @@ _TOOLS = {
     "grep": "/usr/bin/grep",
     "ls": "/usr/bin/ls",
     "multipathd": "/usr/sbin/multipathd",
+    "lvs": "/usr/sbin/lvs",
+    "pvs": "/usr/sbin/pvs",
     "dmsetup": "/usr/sbin/dmsetup",
     "virt-host-validate": "/usr/bin/virt-host-validate",
     "journalctl": "/usr/bin/journalctl",
@@ -40,6 +42,7 @@ def as_json(probes: Iterable[Probe]) -> list[dict[str, Any]]:
             "files": list(probe.paths),
             "root": str(probe.root),
             "sudo": list(probe.sudo),
+            "active": probe.active,
             "timeout_s": probe.timeout_s,
             "max_bytes": probe.max_bytes,
             "roles": sorted(probe.roles),
@@ -54,6 +57,8 @@ def as_text(probes: Iterable[Probe]) -> str:
     for probe in probes:
         root = {Root.NO: "", Root.MAY: ", root where the file modes demand it", Root.MUST: ", root"}[probe.root]
         lines = [f"{probe.id}: {probe.purpose}  (at most {probe.timeout_s} s, {probe.max_bytes // 1024} KiB{root})"]
+        if probe.active:
+            lines.append("    only with --kvmcheck-active: it sends packets")
         if probe.when:
             lines.append(f"    only if {probe.when}")
         shown = [f"read {path}" for path in probe.paths] if probe.reads_files else probe.script.splitlines()

@@ -41,6 +41,8 @@ def header(plan: Plan) -> list[str]:
         f"profile {plan.profile.name} ({source}), {plural(enabled, 'check')}",
         ", ".join(who),
     ]
+    if plan.settings.active:
+        parts.append(f"active probes ({plan.settings.sources.get('active', 'option')})")
     if plan.settings.waivers:
         at = plan.at if plan.started_at else None
         expired = sum(waiver.expired(at) for waiver in plan.waivers) if at else 0

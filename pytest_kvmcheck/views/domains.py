@@ -60,6 +60,10 @@ def _answered(host: Host, probe: str) -> bool:
     return True
 
 
+#: The same for other views whose probes call virsh.
+answered = _answered
+
+
 @dataclass(eq=False)
 class Domain:
     """A domain of a host. What its definitions could not tell is raised as :class:`EvidenceMissing` when it is asked for."""

@@ -1,11 +1,10 @@
-"""Facts about storage: SCSI paths, multipath maps and disk images."""
+"""Facts about storage: SCSI paths, multipath maps."""
 
 from __future__ import annotations
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.dmsetup import parse_dmsetup
-from pytest_kvmcheck.facts.imagestat import ImageStat, parse_image_stat
 from pytest_kvmcheck.facts.multipath import MultipathMap, parse_maps
 from pytest_kvmcheck.facts.scsi import DmMap, parse_dm_maps, parse_wwids
 from pytest_kvmcheck.views.host import Host, fact
@@ -65,9 +64,3 @@ def multipath_maps_later(host: Host) -> dict[str, MultipathMap]:
 def kernel_paths(host: Host) -> dict[str, tuple[str, ...]]:
     """States of the paths by the kernel, by map: ``A`` or ``F`` each."""
     return host.evidence.parsed("multipath_dmsetup", parse_dmsetup)
-
-
-@fact
-def images(host: Host) -> dict[str, ImageStat]:
-    """Disk images by path."""
-    return host.evidence.parsed("image_stat", parse_image_stat)
