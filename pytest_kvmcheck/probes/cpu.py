@@ -30,4 +30,11 @@ CPU: tuple[Probe, ...] = (
     files("vulnerabilities", "/sys/devices/system/cpu/vulnerabilities/*", "CPU vulnerabilities and mitigations"),
     files("cpu_lists", "/sys/devices/system/cpu/online /sys/devices/system/cpu/present", "CPUs online and present"),
     files("cpu_siblings", "/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list", "threads that share a core"),
+    files(
+        "cpu_topology",
+        "/sys/devices/system/cpu/cpu[0-9]*/topology/physical_package_id /sys/devices/system/cpu/cpu[0-9]*/topology/die_id"
+        " /sys/devices/system/cpu/cpu[0-9]*/topology/core_id",
+        "package, die and core of each CPU",
+    ),
+    files("smt", "/sys/devices/system/cpu/smt/control /sys/devices/system/cpu/smt/active", "whether SMT is on"),
 )

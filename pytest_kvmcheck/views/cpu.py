@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
-from pytest_kvmcheck.evidence import parsing
+from pytest_kvmcheck.evidence import Files, parsing
 from pytest_kvmcheck.facts.capabilities import Capabilities, parse_capabilities
 from pytest_kvmcheck.facts.cmdline import Cmdline, parse_cmdline
 from pytest_kvmcheck.facts.cpuinfo import CpuInfo, parse_cpuinfo
 from pytest_kvmcheck.facts.cpulist import parse_cpulist
+from pytest_kvmcheck.facts.cputopology import CpuPlace, Smt, parse_siblings, parse_smt, parse_topology
 from pytest_kvmcheck.facts.devicenode import Account, Node, parse_id, parse_node
 from pytest_kvmcheck.facts.uname import Uname, parse_uname
 from pytest_kvmcheck.views.domains import virsh
@@ -37,6 +38,34 @@ def online_cpus(host: Host) -> frozenset[int]:
     """CPUs that are online."""
     text = host.evidence.files("cpu_lists").need("/sys/devices/system/cpu/online")
     return parsing("cpu_lists", parse_cpulist, text)
+
+
+def _topology_files(host: Host, probe: str) -> Files:
+    files = host.evidence.files(probe)
+    files.demand_all_readable()
+    if not files:
+        raise EvidenceMissing(Cause.MISSING, "the kernel shows no topology of the CPUs", probe)
+    return files
+
+
+@fact
+def cpu_topology(host: Host) -> dict[int, CpuPlace]:
+    """Package, die and core by CPU that is online."""
+    return parsing("cpu_topology", parse_topology, _topology_files(host, "cpu_topology"))
+
+
+@fact
+def thread_siblings(host: Host) -> dict[int, frozenset[int]]:
+    """The threads of its core (itself among them) by CPU that is online."""
+    return parsing("cpu_siblings", parse_siblings, _topology_files(host, "cpu_siblings"))
+
+
+@fact
+def smt(host: Host) -> Smt | None:
+    """The state of SMT; None when the kernel has no such switch."""
+    files = host.evidence.files("smt")
+    files.demand_all_readable()
+    return parsing("smt", parse_smt, files) if files else None
 
 
 @fact

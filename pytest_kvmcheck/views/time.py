@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
-from pytest_kvmcheck.facts.chrony import Tracking, parse_tracking
+from pytest_kvmcheck.facts.chrony import Source, Tracking, parse_sources, parse_tracking
 from pytest_kvmcheck.facts.ntp import NtpVariables, parse_epoch, parse_ntp
 from pytest_kvmcheck.views.host import Host, fact
 
@@ -23,6 +23,15 @@ def tracking(host: Host) -> Tracking | None:
     if record.cause is Cause.MISSING or (record.cause is None and record.stdout.startswith("506 ")):
         return None
     return host.evidence.parsed("chrony_tracking", parse_tracking)
+
+
+@fact
+def chrony_sources(host: Host) -> tuple[Source, ...] | None:
+    """The sources of chrony; None when chronyc says that no chronyd answers, or chrony is not installed."""
+    record = host.evidence.record("chrony_sources")
+    if record.cause is Cause.MISSING or (record.cause is None and record.stdout.startswith("506 ")):
+        return None
+    return host.evidence.parsed("chrony_sources", parse_sources)
 
 
 @fact
