@@ -18,7 +18,9 @@ from pytest_kvmcheck.errors import KvmcheckError
 _ID = re.compile(r"KVM-([A-Z]{2,4})-\d{3}")
 
 #: What a check function may ask for; the deepest one says what it is about.
-SCOPES = ("host", "guest", "cluster", "numa_node", "domain", "multipath_map", "vcpu", "disk", "nic")
+SCOPES = (
+    "host", "guest", "cluster", "numa_node", "uplink", "pci_device", "domain", "multipath_map", "vcpu", "disk", "nic",
+)  # fmt: skip
 
 #: The headings of a check's docstring, in this order. The first three must be there.
 HEADINGS = ("What it checks", "Why it matters", "How to fix", "When not to", "References")

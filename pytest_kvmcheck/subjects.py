@@ -12,6 +12,7 @@ from pytest_kvmcheck.views.cluster import Cluster
 from pytest_kvmcheck.views.domains import Domain, domains
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.memory import numa_nodes
+from pytest_kvmcheck.views.network import cards, uplinks_in_use
 from pytest_kvmcheck.views.storage import multipath_maps
 
 #: The cluster of a run without an inventory: all hosts that were named together.
@@ -89,11 +90,23 @@ def _maps(host: Host) -> Iterator[Subject]:
         yield _subject(host, (item.name,), multipath_map=item)
 
 
+def _uplinks(host: Host) -> Iterator[Subject]:
+    for link in uplinks_in_use(host):
+        yield _subject(host, (link.name,), uplink=link)
+
+
+def _cards(host: Host) -> Iterator[Subject]:
+    for device in cards(host):
+        yield _subject(host, (device.address,), pci_device=device)
+
+
 #: How the subjects of each scope are listed, and what is said when there are none.
 LISTERS: dict[str, tuple[Lister, str]] = {
     "host": (_host, ""),
     "guest": (_guest, ""),
     "numa_node": (_nodes, "the kernel shows no NUMA nodes"),
+    "uplink": (_uplinks, "no physical network card is in use"),
+    "pci_device": (_cards, "no network card, storage adapter or GPU on the PCI bus"),
     "domain": (_each_domain, "no domains"),
     "multipath_map": (_maps, "no multipath map"),
     "vcpu": (_in_domains("vcpu", _vcpus, "no vCPU"), "no domains"),

@@ -10,6 +10,26 @@ NETWORK: tuple[Probe, ...] = (
     command("ip_addr", "ip -j addr", "addresses of the host"),
     command("ip_link", "ip -j -d link", "network devices: MTU, state, bridges, bonds, VLANs, taps", max_bytes=4 * MAX_BYTES),
     command("ip_route", "ip -j route", "routes"),
+    command("ip_route6", "ip -j -6 route", "IPv6 routes"),
+    command("ip_rule", "ip -j rule", "routing policy"),
+    # One grep and one ls for all devices: a host with virtual functions has hundreds.
+    shell(
+        "pci",
+        "[ -d /sys/devices ] || exit 66\n"
+        "set --\nfor f in class numa_node uevent current_link_speed max_link_speed current_link_width max_link_width"
+        ' sriov_numvfs sriov_totalvfs; do set -- "$@" /sys/bus/pci/devices/*/$f; done\n'
+        "grep -sHE '^(DRIVER|PCI_ID)=|^[^A-Z]|^Unknown' \"$@\"; exit 0",
+        "PCI devices: class, NUMA node, driver, link and virtual functions",
+        max_bytes=4 * MAX_BYTES,
+    ),
+    shell(
+        "device_places",
+        "[ -d /sys/class/net ] || exit 66\n"
+        "ls -l /sys/class/net /sys/class/block /sys/bus/pci/devices 2>/dev/null\n"
+        "ls -ld /sys/bus/pci/devices/*/virtfn* 2>/dev/null; exit 0",
+        "on which PCI device network and block devices are, and which virtual functions belong to which card",
+        max_bytes=4 * MAX_BYTES,
+    ),
     files("etc_hosts", "/etc/hosts", "static names"),
     shell(
         "name_lookup",

@@ -1,9 +1,14 @@
-"""Facts about names and addresses."""
+"""Facts about the network: names and addresses, devices, routes, and the PCI devices behind them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
+from pytest_kvmcheck.facts.iplink import Link, parse_links
+from pytest_kvmcheck.facts.iproute import Interface, Route, Rule, egress, parse_interfaces, parse_routes, parse_rules
 from pytest_kvmcheck.facts.names import Lookup, parse_addresses, parse_getent, parse_hosts
+from pytest_kvmcheck.facts.pci import PciDevice, Places, parse_pci, parse_places
 from pytest_kvmcheck.views.host import Host, fact
 
 
@@ -24,3 +29,115 @@ def lookup(host: Host, what: str) -> Lookup:
     """Return an answer of getent about the host's own name: ``addresses``, ``dns`` or ``reverse/ADDRESS``."""
     host.evidence.text("name_lookup")
     return host.evidence.parsed(f"name_lookup{KEY_SEPARATOR}{what}", parse_getent)
+
+
+@fact
+def links(host: Host) -> dict[str, Link]:
+    """Network devices by name."""
+    return host.evidence.parsed("ip_link", parse_links)
+
+
+@fact
+def interfaces(host: Host) -> tuple[Interface, ...]:
+    """Addresses of the host with their devices."""
+    return host.evidence.parsed("ip_addr", parse_interfaces)
+
+
+@fact
+def routes(host: Host) -> tuple[Route, ...]:
+    """IPv4 routes of the main table."""
+    return host.evidence.parsed("ip_route", parse_routes)
+
+
+@fact
+def routes6(host: Host) -> tuple[Route, ...]:
+    """IPv6 routes of the main table; none when the kernel knows no IPv6."""
+    return host.evidence.parsed("ip_route6", parse_routes)
+
+
+@fact
+def rules(host: Host) -> tuple[Rule, ...]:
+    """The routing policy."""
+    return host.evidence.parsed("ip_rule", parse_rules)
+
+
+def egress_to(host: Host, address: str) -> str:
+    """Return the device by which packets to *address* leave the host, empty when no route leads there."""
+    return egress(routes6(host) if ":" in address else routes(host), address)
+
+
+@fact
+def pci_devices(host: Host) -> dict[str, PciDevice]:
+    """PCI devices by address, sorted; empty on a host without PCI."""
+    return host.evidence.parsed("pci", parse_pci)
+
+
+@fact
+def device_places(host: Host) -> Places:
+    """Where network, block and PCI devices hang on the PCI bus."""
+    return host.evidence.parsed("device_places", parse_places)
+
+
+def ports(host: Host, master: str) -> list[Link]:
+    """Return the devices that are enslaved to *master*: ports of a bridge, members of a bond."""
+    return [link for link in links(host).values() if link.master == master]
+
+
+def below(host: Host, name: str) -> Iterator[Link]:
+    """Yield the device *name* and all that its packets pass through below it: VLANs, bonds, ports of bridges, hardware."""
+    known = links(host)
+    waiting, seen = [name], set[str]()
+    while waiting:
+        link = known.get(waiting.pop())
+        if link is None or link.name in seen:
+            continue
+        seen.add(link.name)
+        yield link
+        waiting += [port.name for port in ports(host, link.name)]
+        if link.lower:
+            waiting.append(link.lower)
+
+
+def physical(host: Host, name: str) -> bool:
+    """Whether the network device *name* is hardware, or what a hypervisor offers for it."""
+    return device_places(host).physical(name)
+
+
+def uplinks(host: Host, name: str) -> list[Link]:
+    """Return the physical devices by which the device *name* (a bridge, bond, VLAN ...) reaches the wire, sorted by name."""
+    return sorted((link for link in below(host, name) if physical(host, link.name)), key=lambda link: link.name)
+
+
+def pci_of(host: Host, kind: str, name: str) -> PciDevice | None:
+    """Return the PCI device of the network (``net``) or block device (``block``) *name*, None when it is of none."""
+    return pci_devices(host).get(device_places(host).pci_of(kind, name))
+
+
+#: Classes of PCI devices whose links and functions matter: network, NVMe, RAID, SAS and Fibre Channel adapters, GPUs.
+CARDS = (0x02, 0x0108, 0x0104, 0x0107, 0x0C04, 0x03, 0x12)
+
+
+@fact
+def cards(host: Host) -> tuple[PciDevice, ...]:
+    """PCI devices that carry data (``CARDS``), sorted by address, without virtual functions."""
+    functions = device_places(host).functions
+    return tuple(item for item in pci_devices(host).values() if item.is_a(*CARDS) and item.address not in functions)
+
+
+@fact
+def uplinks_in_use(host: Host) -> tuple[Link, ...]:
+    """Physical network devices that carry something, sorted by name: a port, a member, with an address, or below another device.
+
+    One that is a port counts even when it is down. Virtual functions are not among them.
+    """
+    known = links(host)
+    places = device_places(host)
+    addressed = {item.device for item in interfaces(host) if item.scope == "global"}
+    carrying = {link.lower for link in known.values()}
+    found = []
+    for name in sorted(known):
+        link = known[name]
+        used = link.master or name in carrying or (link.up and name in addressed)
+        if used and places.physical(name) and places.pci_of("net", name) not in places.functions:
+            found.append(link)
+    return tuple(found)
