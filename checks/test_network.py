@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check
+import ipaddress
+import re
+from collections.abc import Mapping
+
+from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.evidence import parsing
+from pytest_kvmcheck.facts.cmdline import values
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domain_nic import Nic
+from pytest_kvmcheck.facts.iplink import Link
+from pytest_kvmcheck.facts.iproute import Interface
 from pytest_kvmcheck.facts.names import Lookup, loopback
-from pytest_kvmcheck.views.domains import Domain
+from pytest_kvmcheck.facts.pci import PciDevice
+from pytest_kvmcheck.views.cpu import cmdline
+from pytest_kvmcheck.views.domains import Domain, domains, networks, storage_pools
 from pytest_kvmcheck.views.host import Host
-from pytest_kvmcheck.views.network import addresses, lookup, static_names
+from pytest_kvmcheck.views.memory import sysctl_conf
+from pytest_kvmcheck.views.network import (
+    addresses,
+    device_places,
+    fastest_mode,
+    interfaces,
+    links,
+    lookup,
+    nic_count,
+    nic_file,
+    pci_devices,
+    physical,
+    ports,
+    rules,
+    setting,
+    static_names,
+)
 from pytest_kvmcheck.views.processes import vhost_of
+from pytest_kvmcheck.views.system import modprobe
+from pytest_kvmcheck.views.time import virtualization
 
 #: Interfaces whose packets the kernel's vhost-net can carry.
 VHOST_TYPES = ("network", "bridge", "direct", "ethernet")
@@ -75,6 +103,776 @@ def test_vhost_net(host: Host, domain: Domain, nic: Nic) -> None:
 
 def _queues(xml: DomainXml) -> int:
     return sum(max(1, nic.queues) for nic in xml.nics if _carried(nic) and nic.driver != "qemu")
+
+
+def _kept(host: Host, name: str, value: int) -> bool:
+    """Whether sysctl.d sets *name* (of any of its interfaces) to *value* or more at boot."""
+    pattern = re.compile(rf"net\.ipv4\.conf\..+\.{name}")
+    found = [text for key, text in sysctl_conf(host).items() if pattern.fullmatch(key.replace("/", "."))]
+    return any(text.isdigit() and int(text) >= value for text in found)
+
+
+def _vrf(known: Mapping[str, Link], name: str) -> str:
+    master = known[name].master if name in known else ""
+    return master if master in known and known[master].kind == "vrf" else ""
+
+
+def _addressed(host: Host) -> list[Interface]:
+    """Return the IPv4 addresses, but of the loopback, of devices that are up."""
+    known = links(host)
+    found = [item for item in interfaces(host) if item.network.version == 4 and item.scope != "host"]
+    return [item for item in found if item.device in known and known[item.device].up and known[item.device].type != "loopback"]
+
+
+@condition
+def several_interfaces(host: Host) -> str | None:
+    """Hold for hosts with addresses on two devices or more."""
+    return None if len({item.device for item in _addressed(host)}) > 1 else "fewer than two interfaces have an IPv4 address"
+
+
+@check(
+    "KVM-NET-002",
+    title="Hosts with several network cards in one subnet control ARP",
+    severity=Severity.MEDIUM,
+    reads=("ip_addr", "ip_link", "ip_rule", "net_settings", "sysctl_files"),
+    applies=several_interfaces,
+)
+def test_arp_is_controlled(host: Host) -> None:
+    """Each address is answered for by the interface that has it.
+
+    What it checks
+        No IPv4 subnet has addresses on two devices (addresses /32, devices that are down and other VRFs left out). Where one
+        has, each of the devices has arp_ignore 1 or more and arp_announce 2, or arp_filter with a rule of ``ip rule`` for each
+        of its addresses; of ``all`` and the device's own setting the greater one counts. Settings that no file of sysctl.d
+        keeps are a warning.
+
+    Why it matters
+        Linux answers ARP requests for any of its addresses on any of its interfaces: packets come in on the wrong card, and
+        switches and firewalls drop them.
+
+    How to fix
+        now: sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+        after a reboot: the same two lines in /etc/sysctl.d/90-arp.conf; better: one subnet an interface, or a bond
+        roll back: sysctl -w net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0
+        verify: grep . /proc/sys/net/ipv4/conf/*/arp_ignore; from a neighbour: arping -c 3 ADDRESS shows one MAC address
+
+    When not to
+        arp_filter alone breaks replies where no source routing exists: prefer the pair. iSCSI with one subnet for all ports
+        is the usual case in which the subnet cannot be split.
+
+    References
+        https://docs.kernel.org/networking/ip-sysctl.html
+        http://linux-ip.net/html/ether-arp.html#ether-arp-flux
+    """
+    known = links(host)
+    subnets: dict[tuple[str, str], list[Interface]] = {}
+    for item in _addressed(host):
+        if item.network.prefixlen < 32:
+            subnets.setdefault((_vrf(known, item.device), str(item.network)), []).append(item)
+    with Findings() as findings:
+        for (_, subnet), members in sorted(subnets.items()):
+            devices = sorted({item.device for item in members})
+            if len(devices) < 2:
+                continue
+            kept = True
+            for name in devices:
+                ignore, announce, filtering = (_arp(host, name, key) for key in ("arp_ignore", "arp_announce", "arp_filter"))
+                if ignore >= 1 and announce == 2:
+                    kept = kept and _kept(host, "arp_ignore", 1) and _kept(host, "arp_announce", 2)
+                    continue
+                ruled = all(_has_rule(host, item) for item in members if item.device == name) if filtering else False
+                if filtering and ruled:
+                    kept = kept and _kept(host, "arp_filter", 1)
+                    continue
+                findings.fail(
+                    f"{host}: {subnet} is on {' and '.join(devices)}; {name} has arp_ignore {ignore} and arp_announce {announce},"
+                    f" expected 1 and 2{', and arp_filter without a rule for its address' if filtering else ''}."
+                )
+            findings.warn_if(not kept, f"{host}: what controls ARP of {subnet} is set now, but by no file of sysctl.d.")
+
+
+def _arp(host: Host, name: str, key: str) -> int:
+    found = [setting(host, f"ipv4/conf/{place}/{key}") for place in ("all", name)]
+    if None in found:
+        raise EvidenceMissing(Cause.MISSING, f"{key} of {name} is not told", "net_settings")
+    return max(number for number in found if number is not None)
+
+
+def _has_rule(host: Host, item: Interface) -> bool:
+    """Whether packets from the address have a routing table of their own."""
+    for rule in rules(host):
+        if rule.source == "all" or rule.table in ("local", "main", "default"):
+            continue
+        try:
+            if ipaddress.ip_address(item.address) in ipaddress.ip_network(rule.source, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+_ZCOPYTX = "experimental_zcopytx"
+
+
+@condition
+def vhost_net_used(host: Host) -> str | None:
+    """Hold where vhost_net is loaded, or its options are set."""
+    if "/sys/module/vhost_net" in host.evidence.text("vhost_net").split() or _zcopytx_configured(host):
+        return None
+    return "vhost_net is neither loaded nor configured"
+
+
+def _zcopytx_configured(host: Host) -> dict[str, str]:
+    """Return the values that will hold when the module is loaded next, by where they are set."""
+    found = {}
+    option = modprobe(host).option("vhost_net", _ZCOPYTX)
+    if option is not None:
+        found["modprobe.d"] = option
+    given = values(cmdline(host), f"vhost_net.{_ZCOPYTX}")
+    if given:
+        found["the kernel command line"] = given[-1]
+    return found
+
+
+@check(
+    "KVM-NET-004",
+    title="The zero-copy transmit switch of vhost-net is off",
+    severity=Severity.LOW,
+    reads=("vhost_net", "vhost_zcopytx", "modprobe_conf", "cmdline"),
+    applies=vhost_net_used,
+)
+def test_zero_copy_is_off(host: Host) -> None:
+    """A guest's packets do not wait for those of another one.
+
+    What it checks
+        /sys/module/vhost_net/parameters/experimental_zcopytx is 0, or the kernel has no such parameter, and neither an option
+        in modprobe.d nor the kernel command line sets it to 1.
+
+    Why it matters
+        A buffer that is still in use further down holds up all packets behind it. Linux turned it off in 5.3 for that reason,
+        and the stable kernels and RHEL before; older books still recommend it.
+
+    How to fix
+        now: with no guest running: modprobe -r vhost_net && modprobe vhost_net experimental_zcopytx=0
+        after a reboot: take experimental_zcopytx=1 out of /etc/modprobe.d and of the kernel command line
+        verify: cat /sys/module/vhost_net/parameters/experimental_zcopytx
+
+    When not to
+        Never by default; measure before you turn it on for a single tenant with large packets.
+
+    References
+        https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/commit/?id=098eadce3c622c07b328d0a43dda379b38cf7c5e
+    """
+    with Findings() as findings:
+        for place, value in _zcopytx_configured(host).items():
+            findings.fail_if(value != "0", f"{host}: {place} sets {_ZCOPYTX} of vhost_net to {value}, expected 0.")
+        text = host.evidence.files("vhost_zcopytx").get(f"/sys/module/vhost_net/parameters/{_ZCOPYTX}")
+        if text is not None:
+            findings.fail_if(text.strip() != "0", f"{host}: vhost_net runs with {_ZCOPYTX} {text.strip()}, expected 0.")
+
+
+@condition
+def virtio_card(nic: Nic) -> str | None:
+    """Hold for virtio network cards."""
+    return None if nic.model.startswith("virtio") else f"a card of model {nic.model or 'none'}"
+
+
+def _queue_problem(nic: Nic, vcpus: int, limit: int) -> str:
+    bound = min(vcpus, limit)
+    if "queues" in nic.attributes and not 1 <= nic.queues <= bound:
+        return f"has {nic.queues} queues, expected 1 to {bound} ({vcpus} vCPUs)"
+    return ""
+
+
+@check(
+    "KVM-NET-005",
+    title="The number of virtio-net queues fits the vCPUs",
+    severity=Severity.LOW,
+    reads=("virsh", "domain", "ip_link"),
+    params={"max_queues": 8},
+    applies=virtio_card,
+)
+def test_queues_fit(host: Host, domain: Domain, nic: Nic, params: Params) -> None:
+    """Network cards have as many queues as the guest can use, and uses them.
+
+    What it checks
+        queues of the card is not set, or from 1 to the number of vCPUs and at most max_queues; in the saved definition and, when
+        the guest runs, in the live one. A domain with the tag network-heavy and four vCPUs or more has two queues at least.
+        Queues of the tap device that the guest has not switched on are a warning.
+
+    Why it matters
+        Queues beyond the vCPUs cost memory and a kernel thread each; a single queue binds the network of a wide guest to one CPU.
+
+    How to fix
+        now: nothing, the card is built at start; in a Linux guest with idle queues: ethtool -L eth0 combined N
+        after a reboot: virsh edit $DOM: <driver name='vhost' queues='N'/> with N the vCPUs, 8 at most; restart the guest
+        verify: ip -d link show type tun; ethtool -l eth0 in the guest
+
+    When not to
+        A guest that is still starting has not switched on its queues yet. The tap driver takes 256 queues: raise max_queues
+        where a measurement shows the gain.
+
+    References
+        https://libvirt.org/formatdomain.html#setting-nic-driver-specific-options
+    """
+    with Findings() as findings:
+        problem = _queue_problem(nic, domain.saved.vcpus, params.max_queues)
+        findings.fail_if(bool(problem), f"{domain}: card {nic.name} {problem}.")
+        heavy = "network-heavy" in domain.tags and domain.saved.vcpus >= 4
+        findings.fail_if(
+            heavy and nic.queues < 2,
+            f"{domain}: card {nic.name} has {nic.queues} queue, expected 2 or more of a network-heavy guest.",
+        )
+        if not domain.running:
+            return
+        live = next((item for item in domain.live.nics if item.name == nic.name), None)
+        if live is None:
+            note(f"{nic.name} is not plugged in now")
+            return
+        problem = _queue_problem(live, domain.live.vcpus, params.max_queues)
+        findings.fail_if(bool(problem), f"{domain}: card {nic.name} of the running guest {problem}.")
+        if live.queues > 1 and live.tap and live.type in ("network", "bridge", "ethernet"):
+            tap = links(host).get(live.tap)
+            if tap is None:
+                raise EvidenceMissing(Cause.MISSING, f"the tap device {live.tap} of {domain} cannot be seen", "ip_link")
+            idle = parsing("ip_link", tap.number, "numdisabled") or 0
+            findings.warn_if(idle > 0, f"{domain}: the guest does not use {idle} of the {live.queues} queues of {nic.name}.")
+
+
+ACTIVE_BACKUP, BROADCAST = "active-backup", "broadcast"
+#: Modes in which ARP monitoring does not work.
+NO_ARP = ("802.3ad", "balance-tlb", "balance-alb")
+
+
+def _bonds(host: Host) -> list[Link]:
+    """Return the bonds and teams that have ports or are up; the empty bond0 that loading the module makes is none."""
+    known = links(host).values()
+    return [link for link in known if link.kind in ("bond", "team") and (link.up or ports(host, link.name))]
+
+
+@condition
+def has_bonds(host: Host) -> str | None:
+    """Hold for hosts with bonds or teams in use."""
+    return None if _bonds(host) else "no bond or team"
+
+
+@check(
+    "KVM-NET-006",
+    title="Bonds and teams are fully up",
+    severity=Severity.HIGH,
+    reads=("ip_link", "nic_state"),
+    params={"min_slaves": 2},
+    applies=has_bonds,
+)
+def test_bonds_are_up(host: Host, params: Params) -> None:
+    """Every link of a bond carries, so that the next failure is survived.
+
+    What it checks
+        Each bond in use has min_slaves members or more, all of them with mii_status UP; it watches its links by miimon, or by
+        arp_interval where the mode allows that. With 802.3ad all members are in the active aggregator and the partner has an
+        address. Modes that spread packets have members of one speed. Of a team, which the kernel knows little of, the carrier of
+        its ports is judged: dead ports fail, and beyond that the answer is unknown. Bonds of Open vSwitch are not judged here.
+
+    Why it matters
+        A bond with one dead member works, and nobody looks, until the other one dies.
+
+    How to fix
+        now: look at /proc/net/bonding/BOND; mend cable, transceiver or the LACP of the switch; ip link set MEMBER up
+        after a reboot: BONDING_OPTS, nmcli connection modify BOND +bond.options miimon=100, netplan parameters or networkd [Bond]
+        verify: ip -d link show type bond; cat /proc/net/bonding/*
+
+    When not to
+        A bond of one member that waits for its second card: set min_slaves to 1 until it is there.
+
+    References
+        https://docs.kernel.org/networking/bonding.html
+    """
+    with Findings() as findings:
+        for bond in _bonds(host):
+            members = ports(host, bond.name)
+            findings.fail_if(
+                len(members) < params.min_slaves,
+                f"{host}: {bond.name} has {len(members)} members, expected {params.min_slaves} or more.",
+            )
+            findings.fail_if(not bond.up, f"{host}: {bond.name} is down.")
+            if bond.kind == "team":
+                for member in members:
+                    findings.fail_if(not member.carrier, f"{host}: {member.name} of {bond.name} has no carrier.")
+                why = f"{bond.name} is a team, of whose state only its daemon knows"
+                findings.unknown(EvidenceMissing(Cause.NOT_COLLECTED, why, "ip_link"))
+                continue
+            _judge_bond(host, bond, members, findings)
+
+
+def _judge_bond(host: Host, bond: Link, members: list[Link], findings: Findings) -> None:
+    mode = bond.data.get("mode")
+    if not isinstance(mode, str) or "miimon" not in bond.data:
+        findings.unknown(EvidenceMissing(Cause.MISSING, f"ip does not tell mode and miimon of {bond.name}", "ip_link"))
+        return
+    for member in members:
+        state = member.slave_data.get("mii_status")
+        if state is None:
+            findings.unknown(EvidenceMissing(Cause.MISSING, f"ip does not tell mii_status of {member.name}", "ip_link"))
+        elif state != "UP":
+            findings.fail(f"{host}: {member.name} of {bond.name} has mii_status {state}, expected UP.")
+    by_arp = mode not in NO_ARP and bool(bond.data.get("arp_interval"))
+    findings.fail_if(not bond.data["miimon"] and not by_arp, f"{host}: {bond.name} does not watch its links: miimon is 0.")
+    if mode == "802.3ad":
+        _judge_lacp(host, bond, members, findings)
+    if mode not in (ACTIVE_BACKUP, BROADCAST):
+        speeds = {}
+        for member in members:
+            if member.carrier:
+                speeds[member.name] = nic_count(host, member.name, "speed")
+        if None in speeds.values():
+            findings.unknown(EvidenceMissing(Cause.MISSING, f"the speed of a member of {bond.name} is not told", "nic_state"))
+        elif len(set(speeds.values())) > 1:
+            told = ", ".join(f"{name} {speed}" for name, speed in sorted(speeds.items()))
+            findings.fail(f"{host}: the members of {bond.name} ({mode}) differ in speed: {told} Mbit/s.")
+
+
+def _judge_lacp(host: Host, bond: Link, members: list[Link], findings: Findings) -> None:
+    info = bond.data.get("ad_info")
+    if not isinstance(info, dict) or not {"aggregator", "num_ports", "partner_mac"} <= set(info):
+        findings.unknown(EvidenceMissing(Cause.MISSING, f"ip does not tell ad_info of {bond.name}", "ip_link"))
+        return
+    findings.fail_if(
+        not str(info["partner_mac"]).strip("0:"), f"{host}: {bond.name} has no LACP partner (its address is {info['partner_mac']})."
+    )
+    outside = [item.name for item in members if item.slave_data.get("ad_aggregator_id") != info["aggregator"]]
+    if outside or info["num_ports"] != len(members):
+        told = f"; {', '.join(outside)} not" if outside else ""
+        findings.fail(f"{host}: {bond.name} has {info['num_ports']} of {len(members)} members in its aggregator{told}.")
+
+
+@condition
+def real_card(host: Host, uplink: Link) -> str | None:
+    """Hold for network cards that are hardware, not what a hypervisor offers."""
+    path = device_places(host).paths["net"].get(uplink.name, "")
+    return f"{uplink.name} is a card that a hypervisor offers" if re.search(r"/(virtio\d|vif-|vmbus|VMBUS)", path) else None
+
+
+@check(
+    "KVM-NET-007",
+    title="Uplinks have link, full duplex, the agreed speed and no errors",
+    severity=Severity.MEDIUM,
+    reads=("ip_link", "ip_addr", "device_places", "nic_state", "ethtool"),
+    params={"min_speed_mbit": None, "max_error_ppm": 100},
+    applies=real_card,
+)
+def test_uplink_is_sound(host: Host, uplink: Link, params: Params) -> None:
+    """The cards that carry the host's and the guests' packets do so at full speed.
+
+    What it checks
+        A physical network card in use (a port of a bridge or bond, below a VLAN or macvtap, or up with an address) has a carrier,
+        full duplex, and min_speed_mbit when that is given. Received and transmit errors and missed packets since the driver was
+        loaded are at most max_error_ppm of all packets. A speed below the fastest mode that the card supports, and more drops
+        than that, are warnings: drops also count frames of protocols that nobody here speaks. Virtual functions are not judged.
+
+    Why it matters
+        A port that fell back to 1 Gbit/s, or loses frames, throttles every guest behind it.
+
+    How to fix
+        now: ethtool CARD; mend cable or transceiver; ethtool -r CARD starts the negotiation anew; ethtool -G CARD rx 4096 for
+            missed packets
+        after a reboot: ring sizes by a udev rule, nmcli ethtool.ring-rx or a systemd .link file (RxBufferSize=)
+        verify: grep . /sys/class/net/CARD/speed /sys/class/net/CARD/duplex /sys/class/net/CARD/statistics/*err*
+
+    When not to
+        A 25 Gbit/s card on a 10 Gbit/s switch is sound: the warning can be waived. How often the carrier changed cannot be
+        compared with an earlier run; the number is noted.
+
+    References
+        https://docs.kernel.org/networking/statistics.html
+        https://man7.org/linux/man-pages/man8/ethtool.8.html
+    """
+    name = uplink.name
+    with Findings() as findings:
+        link = links(host)[name]
+        if not link.up:
+            findings.fail(f"{host}: {name} is down{f', though it is a port of {link.master}' if link.master else ''}.")
+            return
+        if not link.carrier:
+            findings.fail(f"{host}: {name} has no carrier{f', though it is a port of {link.master}' if link.master else ''}.")
+            return
+        duplex, speed = nic_file(host, name, "duplex"), nic_count(host, name, "speed")
+        if duplex is None or speed is None:
+            raise EvidenceMissing(Cause.MISSING, f"speed and duplex of {name} are not told", "nic_state")
+        if duplex == "unknown" or speed <= 0:
+            findings.unknown(EvidenceMissing(Cause.EMPTY, f"the driver of {name} does not know speed and duplex", "nic_state"))
+        else:
+            findings.fail_if(duplex != "full", f"{host}: {name} has {duplex} duplex, expected full.")
+            wanted = params.min_speed_mbit or 0
+            findings.fail_if(speed < wanted, f"{host}: {name} runs at {speed} Mbit/s, expected {wanted}.")
+            fastest = fastest_mode(host, name)
+            findings.warn_if(wanted <= speed < fastest, f"{host}: {name} runs at {speed} Mbit/s, it could do {fastest}.")
+        packets = _sum(host, name, "rx_packets", "tx_packets")
+        errors = _sum(host, name, "rx_errors", "rx_missed_errors", "tx_errors")
+        if errors * 10**6 > params.max_error_ppm * packets:
+            findings.fail(f"{host}: {name} has {errors} errors in {packets} packets, more than {params.max_error_ppm} per million.")
+        drops = _sum(host, name, "rx_dropped", "tx_dropped")
+        if drops * 10**6 > params.max_error_ppm * packets:
+            findings.warn(f"{host}: {name} dropped {drops} of {packets} packets, more than {params.max_error_ppm} per million.")
+        note(f"{speed} Mbit/s, carrier changed {nic_file(host, name, 'carrier_changes') or 'an unknown number of'} times")
+
+
+def _sum(host: Host, name: str, *files: str) -> int:
+    total = 0
+    for file in files:
+        count = nic_count(host, name, f"statistics/{file}")
+        if count is None:
+            raise EvidenceMissing(Cause.MISSING, f"{file} of {name} is not told", "nic_state")
+        total += count
+    return total
+
+
+#: Classes of devices that lower their link while idle: GPUs and NVMe.
+IDLERS = (0x03, 0x0108, 0x12)
+
+
+@condition
+def has_link(host: Host, pci_device: PciDevice) -> str | None:
+    """Hold for devices with a PCIe link, on real hardware."""
+    kind = virtualization(host)
+    if kind != "none":
+        return f"the host is a virtual machine ({kind})"
+    if pci_device.width is None or pci_device.max_width is None:
+        return f"{pci_device.address} has no PCIe link of its own"
+    return None
+
+
+@check(
+    "KVM-NET-008",
+    title="PCIe devices run at their full link width and speed",
+    severity=Severity.MEDIUM,
+    reads=("detect_virt", "pci", "device_places"),
+    applies=has_link,
+)
+def test_link_is_full(host: Host, pci_device: PciDevice) -> None:
+    """Cards get all the lanes and the generation that they and their slot can do.
+
+    What it checks
+        Of network cards, NVMe, RAID, SAS and Fibre Channel adapters, GPUs and accelerators: the link has the width and the speed
+        (GT/s) that the device and the port above both support. GPUs and NVMe slow their link down while idle: of those, less
+        speed is only a warning. A slot that is narrower or slower than its card is noted.
+
+    Why it matters
+        A card in the wrong slot, or badly seated, loses half its bandwidth or more, and nothing else shows it.
+
+    How to fix
+        now: power the host down, seat the card anew or move it to a slot with enough lanes of a CPU; look at bifurcation in the
+            firmware's setup
+        after a reboot: it holds
+        verify: lspci -vv -s ADDRESS | grep -E 'LnkCap|LnkSta' as root
+
+    When not to
+        Links that the firmware keeps slow to save power on purpose.
+
+    References
+        https://docs.kernel.org/PCI/sysfs-pci.html
+        https://man7.org/linux/man-pages/man8/lspci.8.html
+    """
+    device = pci_devices(host).get(pci_device.address, pci_device)
+    port = pci_devices(host).get(device_places(host).parent(device.address))
+    with Findings() as findings:
+        for what, found, own, above in (
+            ("lanes", device.width, device.max_width, port.max_width if port else None),
+            ("GT/s", device.speed_gt, device.max_speed_gt, port.max_speed_gt if port else None),
+        ):
+            if found is None or own is None:
+                findings.unknown(EvidenceMissing(Cause.MISSING, f"{device.address} does not tell its {what}", "pci"))
+                continue
+            wanted = min(own, above) if above is not None else own
+            if found < wanted:
+                idles = what == "GT/s" and device.is_a(*IDLERS)
+                report = findings.warn if idles else findings.fail
+                report(f"{host}: {device.address} ({device.driver or 'no driver'}) runs at {found:g} {what}, expected {wanted:g}.")
+            elif above is not None and above < own:
+                note(f"its port offers {above:g} of {own:g} {what}")
+
+
+def _uses_of(domain: Domain) -> list[tuple[str, bool]]:
+    """Return the PCI addresses that the domain is given, and whether it has them now."""
+    found = dict.fromkeys(_assigned(domain.saved), False)
+    if domain.running:
+        found |= dict.fromkeys(_assigned(domain.live), True)
+    return sorted(found.items())
+
+
+def _assigned(xml: DomainXml) -> list[str]:
+    return [pci for pci in (*(item.pci for item in xml.devices.hostdevs), *(nic.pci for nic in xml.nics)) if pci]
+
+
+def _family(host: Host, card: PciDevice) -> dict[str, int]:
+    """Return the numbers of the virtual functions of *card* by address."""
+    return {vf: number for vf, (pf, number) in device_places(host).functions.items() if pf == card.address}
+
+
+def _lost_to(host: Host, card: PciDevice, address: str) -> bool:
+    """Whether *address*, at which there is no device, must have been a function of *card*: the first such card of its bus."""
+    if address in pci_devices(host) or address.rpartition(":")[0] != card.address.rpartition(":")[0]:
+        return False
+    family = [item for item in pci_devices(host).values() if item.total_vfs and _same_bus(item.address, address)]
+    return bool(family) and family[0].address == card.address
+
+
+def _same_bus(one: str, other: str) -> bool:
+    return one.rpartition(":")[0] == other.rpartition(":")[0]
+
+
+@condition
+def has_functions(host: Host, pci_device: PciDevice) -> str | None:
+    """Hold for network cards with virtual functions, or with domains that want some."""
+    if not pci_device.is_a(0x02) or not pci_device.total_vfs:
+        return f"{pci_device.address} is no network card with virtual functions"
+    if pci_device.vfs:
+        return None
+    for domain in domains(host):
+        if any(_lost_to(host, pci_device, address) for address, _ in _uses_of(domain)):
+            return None
+    return f"{pci_device.address} has no virtual functions, and no domain wants any"
+
+
+@check(
+    "KVM-NET-009",
+    title="SR-IOV virtual functions are created at boot and safe",
+    severity=Severity.MEDIUM,
+    reads=("virsh", "domain", "pci", "device_places", "ip_link", "sriov_conf"),
+    applies=has_functions,
+)
+def test_functions_are_safe(host: Host, pci_device: PciDevice) -> None:
+    """Guests get the virtual functions that they are defined with, and cannot pretend to be somebody else.
+
+    What it checks
+        Every virtual function of this card that a domain names exists. Those that running domains have: the card checks their
+        source addresses (spoofchk on), does not trust them unless the domain has the tag trusted, and their MAC address is set.
+        No file that creates virtual functions at boot (udev, systemd, modprobe.d, ifupdown, netplan, tmpfiles, NetworkManager)
+        is a warning; tools of the driver and of the site are not seen.
+
+    Why it matters
+        Functions that somebody created by echo are gone after a reboot, and the guests do not start. A trusted function, or one
+        without spoofchk, can read and forge what belongs to others.
+
+    How to fix
+        now: echo N > /sys/bus/pci/devices/ADDRESS/sriov_numvfs; ip link set CARD vf NUMBER spoofchk on trust off
+        after a reboot: nmcli connection modify CARD sriov.total-vfs N, or a udev rule: ACTION=="add", SUBSYSTEM=="net",
+            ENV{ID_NET_DRIVER}=="ice", ATTR{device/sriov_numvfs}="N"; hand functions out by a network of libvirt (mode hostdev)
+        roll back: echo 0 > /sys/bus/pci/devices/ADDRESS/sriov_numvfs, with no guest on them
+        verify: ip -d link show CARD; cat /sys/bus/pci/devices/ADDRESS/sriov_numvfs
+
+    When not to
+        Functions for DPDK routers and firewalls need trust: tag their domains trusted. In switchdev mode the card tells nothing
+        of its functions: the answer is unknown.
+
+    References
+        https://libvirt.org/formatdomain.html#network-interfaces
+        https://docs.kernel.org/PCI/pci-iov-howto.html
+    """
+    card = pci_devices(host).get(pci_device.address, pci_device)
+    numbers = _family(host, card)
+    with Findings() as findings:
+        for domain in domains(host):
+            for address, now in _uses_of(domain):
+                if _lost_to(host, card, address):
+                    findings.fail(f"{host}: {domain} is defined with {address}, and {card.address} has {card.vfs or 0} functions.")
+                elif address in numbers and now:
+                    _judge_function(host, card, domain, numbers[address], findings)
+        if not host.evidence.text("sriov_conf").strip():
+            findings.warn(f"{host}: no file creates the virtual functions of {card.address} at boot.")
+
+
+def _judge_function(host: Host, card: PciDevice, domain: Domain, number: int, findings: Findings) -> None:
+    places = device_places(host)
+    mine = [link for link in links(host).values() if places.pci_of("net", link.name) == card.address]
+    found = [vf for link in mine for vf in link.vfs or () if vf.number == number]
+    if not found:
+        why = f"{card.address} tells nothing of its function {number}"
+        findings.unknown(EvidenceMissing(Cause.MISSING, why, "ip_link"))
+        return
+    function, where = found[0], f"{host}: function {number} of {card.address}, which {domain} has,"
+    if function.spoofchk is None or (function.trust is None and "trusted" not in domain.tags):
+        why = f"the driver of {card.address} does not tell spoofchk and trust"
+        findings.unknown(EvidenceMissing(Cause.MISSING, why, "ip_link"))
+    findings.fail_if(function.spoofchk is False, f"{where} has spoofchk off, expected on.")
+    findings.fail_if(function.trust is True and "trusted" not in domain.tags, f"{where} is trusted, expected trust off.")
+    findings.fail_if(not function.mac.strip("0:"), f"{where} has the MAC address {function.mac or 'none'}.")
+
+
+@check(
+    "KVM-NET-012",
+    title="IP forwarding is on when libvirt routes, and off otherwise by policy",
+    severity=Severity.LOW,
+    reads=("objects", "net_settings", "sysctl_files"),
+    params={"forward_policy": "any", "router": False},
+)
+def test_forwarding(host: Host, params: Params) -> None:
+    """The host routes when somebody needs it, and does not join networks otherwise.
+
+    What it checks
+        While a network of libvirt of mode nat, route or open is active, ip_forward is 1 if it has an IPv4 address, and IPv6
+        forwarding if it has an IPv6 one. While none is: with forward_policy any everything goes; with off both are 0, and
+        sysctl.d does not turn them on at the next boot, unless something else here routes (router: containers, OVN, L3 agents).
+
+    Why it matters
+        Without forwarding the guests of a NAT network are cut off. A host with feet in several networks that forwards without
+        a filter joins what was meant to be apart.
+
+    How to fix
+        now: sysctl -w net.ipv4.ip_forward=1, or virsh net-destroy and net-start, which sets it; or =0 where nothing routes
+        after a reboot: the same in /etc/sysctl.d; libvirt sets it by itself when it starts such a network
+        verify: sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding
+
+    When not to
+        libvirt refuses IPv6 forwarding where the host takes its own routes from router advertisements (accept_ra=1).
+
+    References
+        https://libvirt.org/firewall.html
+        https://libvirt.org/formatnetwork.html#connectivity
+    """
+    routed = [network for network, info in networks(host).values() if info.active and network.routed]
+    with Findings() as findings:
+        for family, path, name in (
+            ("ipv4", "ipv4/ip_forward", "net.ipv4.ip_forward"),
+            ("ipv6", "ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
+        ):
+            value = setting(host, path) or 0
+            wanting = [network.name for network in routed if family in network.families]
+            if wanting:
+                findings.fail_if(value != 1, f"{host}: {name} is {value}, and the network {', '.join(wanting)} needs 1.")
+            elif not routed and params.forward_policy == "off" and not params.router:
+                findings.fail_if(value != 0, f"{host}: {name} is {value} and nothing of libvirt routes here, expected 0.")
+                at_boot = sysctl_conf(host).get(name, sysctl_conf(host).get(name.replace(".", "/"), "0"))
+                findings.fail_if(at_boot not in ("0", ""), f"{host}: sysctl.d sets {name} to {at_boot} at boot, expected 0.")
+
+
+@condition
+def refers_to_objects(domain: Domain) -> str | None:
+    """Hold for domains that name networks or pools of libvirt."""
+    nets, pools = _references(domain)
+    return None if nets or pools else f"{domain} names no network or pool of libvirt"
+
+
+def _references(domain: Domain) -> tuple[list[str], list[str]]:
+    nets = {nic.source for nic in domain.saved.nics if nic.type == "network" and nic.source}
+    return sorted(nets), sorted({disk.pool for disk in domain.saved.disks if disk.type == "volume" and disk.pool})
+
+
+@check(
+    "KVM-NET-013",
+    title="Networks and pools that domains refer to exist, run and start by themselves",
+    severity=Severity.HIGH,
+    reads=("virsh", "domain", "objects"),
+    applies=refers_to_objects,
+)
+def test_networks_and_pools_are_there(host: Host, domain: Domain) -> None:
+    """What a guest is plugged into is there before the guest is.
+
+    What it checks
+        Each network and each pool that the saved definition names exists. It is active when the domain runs or starts with the
+        host, and starts with the host when the domain does; when the domain does not, a missing autostart is a warning.
+
+    Why it matters
+        After a reboot the guests that should start fail, because their network is not up.
+
+    How to fix
+        now: virsh net-start NETWORK; virsh pool-start POOL
+        after a reboot: virsh net-autostart NETWORK; virsh pool-autostart POOL
+        roll back: virsh net-autostart --disable NETWORK
+        verify: virsh net-list --all; virsh pool-list --all
+
+    When not to
+        Networks that a platform defines just before it starts a guest (oVirt) are up whenever they are needed: waive the warning.
+
+    References
+        https://libvirt.org/formatdomain.html#virtual-network
+        https://libvirt.org/manpages/virsh.html#net-autostart
+    """
+    nets, pools = _references(domain)
+    needed = domain.running or domain.autostart
+    with Findings() as findings:
+        for kind, names, known in (
+            ("network", nets, {name: info for name, (_, info) in networks(host).items()} if nets else {}),
+            ("pool", pools, {name: info for name, (_, info) in storage_pools(host).items()} if pools else {}),
+        ):
+            for name in names:
+                info = known.get(name)
+                if info is None:
+                    findings.fail(f"{domain}: its {kind} {name} does not exist.")
+                    continue
+                if needed and not info.active:
+                    why = "the domain runs" if domain.running else "the domain starts with the host"
+                    findings.fail(f"{domain}: its {kind} {name} is not active, and {why}.")
+                if not info.autostart:
+                    report = findings.fail if domain.autostart else findings.warn
+                    also = ", as the domain does" if domain.autostart else ""
+                    report(f"{domain}: its {kind} {name} does not start with the host{also}.")
+
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+@check(
+    "KVM-NET-016",
+    title="MAC addresses of guests are unique",
+    severity=Severity.HIGH,
+    reads=("virsh", "domain", "ip_link", "device_places"),
+    params={"allow": []},
+)
+def test_mac_is_unique(host: Host, domain: Domain, nic: Nic, params: Params) -> None:
+    """No two network cards answer to one address.
+
+    What it checks
+        The MAC address of the card occurs in no other domain of this host and once in its own; no physical card, bond or bridge
+        of the host has it, but for the parent of a macvtap in passthrough mode, which takes over the guest's. It is no multicast
+        address. Addresses in allow are left out. Domains of other hosts are not seen here: the same domain may be defined on two.
+
+    Why it matters
+        A copied definition makes the tables of the switches flap, and packets get lost at random.
+
+    How to fix
+        now: nothing, the card is built at start; unplug one: virsh domif-setlink $DOM MAC down
+        after a reboot: virsh edit $DOM: take the <mac> line out and libvirt makes a new one; mend the network of the clone inside
+        verify: virsh dumpxml --inactive $DOM | grep -i 'mac address'
+
+    When not to
+        A stopped copy for disaster recovery keeps the address on purpose: put it into allow.
+
+    References
+        https://libvirt.org/formatdomain.html#network-interfaces
+    """
+    mac = nic.name.lower()
+    if mac in {str(item).lower() for item in params.allow}:
+        note(f"{mac} is allowed twice")
+        return
+    if not _MAC.fullmatch(mac):
+        raise EvidenceMissing(Cause.MISSING, f"the card {nic.name} of {domain} has no MAC address", f"domain:{domain.uuid}/saved")
+    with Findings() as findings:
+        findings.fail_if(bool(int(mac[:2], 16) & 1), f"{domain}: {mac} is a multicast address.")
+        mine = sum(item.name.lower() == mac for item in domain.saved.nics)
+        findings.fail_if(mine > 1, f"{domain}: {mine} of its cards have the address {mac}.")
+        for other in domains(host):
+            if other.uuid == domain.uuid:
+                continue
+            try:
+                taken = any(item.name.lower() == mac for item in other.saved.nics)
+            except EvidenceMissing as missing:
+                findings.unknown(missing)
+                continue
+            findings.fail_if(taken, f"{domain}: its address {mac} is that of {other} too.")
+        for link in links(host).values():
+            if link.address == mac and (link.kind in ("bond", "team", "bridge") or physical(host, link.name)):
+                findings.fail_if(
+                    not _takes_over(domain, nic, link), f"{domain}: its address {mac} is that of {link.name} of the host."
+                )
+
+
+def _takes_over(domain: Domain, nic: Nic, link: Link) -> bool:
+    """Whether the card has taken over the host's *link*: a macvtap in passthrough mode, or a virtual function."""
+    cards = [nic, *(item for item in (domain.live.nics if domain.running else ()) if item.name == nic.name)]
+    if any(card.type == "direct" and card.mode == "passthrough" and card.device == link.name for card in cards):
+        return True
+    address = device_places(domain.host).pci_of("net", link.name)
+    return bool(address) and any(card.pci == address for card in cards)
 
 
 def _answered(answer: Lookup, what: str) -> Lookup:

@@ -8,6 +8,10 @@ Source: https://libvirt.org/formatdomain.html#network-interfaces
 >>> nic = read_nic(parse_xml(text, "interface"), 0)
 >>> nic.name, nic.source, nic.tap, nic.queues
 ('52:54:00:00:00:01', 'br0', 'vnet0', 4)
+>>> text = '''<interface type='hostdev'><mac address='52:54:00:00:00:02'/><source><address type='pci' domain='0x0000' bus='0x3b'
+... slot='0x02' function='0x1'/></source></interface>'''
+>>> read_nic(parse_xml(text, "interface"), 1).pci
+'0000:3b:02.1'
 """
 
 from __future__ import annotations
@@ -16,12 +20,17 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_kvmcheck.facts.domain_devices import pci_address
 from pytest_kvmcheck.facts.xmltext import attribute, integer
 
 
 @dataclass(frozen=True)
 class Nic:
-    """A network card of the guest. ``name`` is its MAC address, the one identity every card has."""
+    """A network card of the guest. ``name`` is its MAC address, the one identity every card has.
+
+    ``device`` is the host's device that a macvtap stands on, ``mode`` how (``passthrough`` takes all of it); ``pci`` is the
+    address of an assigned function; ``filter`` the nwfilter that its packets pass.
+    """
 
     name: str
     type: str
@@ -32,6 +41,12 @@ class Nic:
     tap: str
     trust_guest_rx_filters: bool = False
     attributes: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
+    mode: str = ""
+    pci: str = ""
+    filter: str = ""
+    portgroup: str = ""
+    virtualport: str = ""
 
 
 def read_nic(nic: ET.Element, index: int) -> Nic:
@@ -51,4 +66,10 @@ def read_nic(nic: ET.Element, index: int) -> Nic:
         tap=attribute(nic, "target", "dev"),
         trust_guest_rx_filters=nic.get("trustGuestRxFilters") == "yes",
         attributes=dict(driver.attrib) if driver is not None else {},
+        device=attribute(nic, "source", "dev"),
+        mode=attribute(nic, "source", "mode"),
+        pci=pci_address(nic.find("source/address")) if nic.get("type") == "hostdev" else "",
+        filter=attribute(nic, "filterref", "filter"),
+        portgroup=attribute(nic, "source", "portgroup"),
+        virtualport=attribute(nic, "virtualport", "type"),
     )

@@ -12,6 +12,46 @@ NETWORK: tuple[Probe, ...] = (
     command("ip_route", "ip -j route", "routes"),
     command("ip_route6", "ip -j -6 route", "IPv6 routes"),
     command("ip_rule", "ip -j rule", "routing policy"),
+    files(
+        "net_settings",
+        "/proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding /proc/sys/net/ipv4/conf/*/arp_filter"
+        " /proc/sys/net/ipv4/conf/*/arp_ignore /proc/sys/net/ipv4/conf/*/arp_announce /proc/sys/net/bridge/bridge-nf-call-*",
+        "kernel settings of the network now in force",
+    ),
+    files("vhost_zcopytx", "/sys/module/vhost_net/parameters/experimental_zcopytx", "zero-copy transmission of vhost-net"),
+    # Reading carrier, speed and duplex of a device that is down fails: then they are left out.
+    shell(
+        "nic_state",
+        "[ -d /sys/class/net ] || exit 66\n"
+        "set --\nfor d in /sys/class/net/*/device; do d=${d%/device}; for f in carrier carrier_changes duplex speed; do"
+        ' set -- "$@" $d/$f; done\n'
+        "for f in rx_packets rx_errors rx_missed_errors rx_dropped tx_packets tx_errors tx_dropped; do"
+        ' set -- "$@" $d/statistics/$f; done; done\n'
+        'grep -sH ^ "$@"; exit 0',
+        "link and counters of physical network devices",
+    ),
+    # ethtool takes one device at a time; those of a hypervisor have no modes to tell.
+    shell(
+        "ethtool",
+        "command -v ethtool >/dev/null || { echo 'ethtool: not found' >&2; exit 127; }\n"
+        "n=0; for d in /sys/class/net/*/speed; do d=${d%/speed}; [ -e $d/device ] || continue\n"
+        '  s=; read -r s <$d/speed; [ "${s:-0}" -gt 0 ] || continue\n'
+        "  n=$((n+1)); [ $n -le 16 ] || break\n"
+        "  echo @@$N ${d##*/}; ethtool ${d##*/}\ndone 2>/dev/null; exit 0",
+        "link modes that network cards support",
+        keyed=True,
+    ),
+    shell(
+        "sriov_conf",
+        "grep -rlsE 'sriov|numvfs|num_vfs|max_vfs' /etc/udev/rules.d /etc/systemd /etc/modprobe.d /etc/network /etc/netplan"
+        " /etc/tmpfiles.d /etc/rc.local\n"
+        "d=/etc/NetworkManager/system-connections; [ -d $d ] || exit 0\n"
+        "if [ -r $d ]; then grep -rlsE 'total-vfs' $d; elif [ \"$SUDO\" ]; then $SUDO grep -rlsE total-vfs $d\n"
+        'else echo "$d: Permission denied" >&2; exit 77; fi; exit 0',
+        "files that create virtual functions at boot",
+        root=Root.MAY,
+        sudo=("grep -rlsE total-vfs /etc/NetworkManager/system-connections",),
+    ),
     # One grep and one ls for all devices: a host with virtual functions has hundreds.
     shell(
         "pci",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
+from pytest_kvmcheck.facts.ethtool import parse_count, parse_fastest
 from pytest_kvmcheck.facts.iplink import Link, parse_links
 from pytest_kvmcheck.facts.iproute import Interface, Route, Rule, egress, parse_interfaces, parse_routes, parse_rules
 from pytest_kvmcheck.facts.names import Lookup, parse_addresses, parse_getent, parse_hosts
@@ -59,6 +61,38 @@ def routes6(host: Host) -> tuple[Route, ...]:
 def rules(host: Host) -> tuple[Rule, ...]:
     """The routing policy."""
     return host.evidence.parsed("ip_rule", parse_rules)
+
+
+def setting(host: Host, path: str) -> int | None:
+    """Return the number in /proc/sys/net/*path*, None when the kernel has no such setting."""
+    files = host.evidence.files("net_settings")
+    files.need("/proc/sys/net/ipv4/ip_forward")
+    text = files.get(f"/proc/sys/net/{path}")
+    return None if text is None else parsing("net_settings", parse_count, text)
+
+
+def nic_file(host: Host, name: str, file: str) -> str | None:
+    """Return the *file* of the physical network device *name*, None where the kernel refuses to tell (the device is down)."""
+    files = host.evidence.files("nic_state")
+    files.need(f"/sys/class/net/{name}/statistics/rx_packets")
+    text = files.get(f"/sys/class/net/{name}/{file}")
+    return None if text is None else text.strip()
+
+
+def nic_count(host: Host, name: str, file: str) -> int | None:
+    """Return the number in the *file* of the physical network device *name*, None where the kernel refuses to tell."""
+    text = nic_file(host, name, file)
+    return None if text is None else parsing("nic_state", parse_count, text)
+
+
+def fastest_mode(host: Host, name: str) -> int:
+    """Return the fastest link mode (Mbit/s) that the card supports by ethtool, 0 when nobody tells."""
+    if host.evidence.record("ethtool").cause is Cause.MISSING:
+        return 0
+    host.evidence.text("ethtool")
+    if f"ethtool{KEY_SEPARATOR}{name}" not in host.evidence.records:
+        return 0
+    return host.evidence.parsed(f"ethtool{KEY_SEPARATOR}{name}", parse_fastest)
 
 
 def egress_to(host: Host, address: str) -> str:
