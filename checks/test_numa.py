@@ -12,6 +12,7 @@ from pytest_kvmcheck.facts.cmdline import values
 from pytest_kvmcheck.facts.cpulist import format_cpulist
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.numa import NumaNode
+from pytest_kvmcheck.views.backing import pci_behind
 from pytest_kvmcheck.views.cpu import cmdline, cpu_topology
 from pytest_kvmcheck.views.domains import Domain, domains, running_domains
 from pytest_kvmcheck.views.host import Host
@@ -768,3 +769,61 @@ def test_pages_of_cells(host: Host, domain: Domain) -> None:
                 free < count,
                 f"{domain}: {free} free pages of {size(page_bytes)} on node {format_cpulist(nodes)}, {count} needed at its start.",
             )
+
+
+@condition
+def all_pinned(domain: Domain) -> str | None:
+    """Hold for domains all of whose vCPUs are restricted to some CPUs."""
+    xml = domain.live if domain.running else domain.saved
+    return "not all of its vCPUs are pinned" if pinned_cpus(xml, range(min(xml.vcpus, 4096))) is None else None
+
+
+@check(
+    "KVM-NUM-013",
+    title="PCI devices that serve a pinned guest sit on the node of its vCPUs",
+    severity=Severity.MEDIUM,
+    reads=("virsh", "domain", "numa", "pci", "device_places", "ip_link", "objects", "dm_maps", "dm_slaves"),
+    applies=all_of(several_nodes, all_pinned),
+)
+def test_devices_are_local(host: Host, domain: Domain) -> None:
+    """Cards and disks of a pinned guest are near to its CPUs.
+
+    What it checks
+        For each assigned device, each uplink below a bridge, network or macvtap, and each NVMe drive or adapter below a block
+        device (through multipath and LVM): its NUMA node (numa_node in sysfs) is one of the nodes that the vCPUs are pinned to.
+
+    Why it matters
+        Data and interrupts that cross between processors cost latency and the bandwidth of their link.
+
+    How to fix
+        now: virsh vcpupin and numatune the guest to the node of the device, if it has room
+        after a reboot: virsh vcpupin $DOM VCPU CPUS --config; or move the card to a slot of the other processor
+        verify: cat /sys/bus/pci/devices/*/numa_node
+
+    When not to
+        Where the firmware tells no node (-1), Open vSwitch or DPDK own the cards, or NVMe has multipath of its own, the device is
+        unknown. Images in files are not traced.
+
+    References
+        https://docs.kernel.org/PCI/sysfs-pci.html
+        https://libvirt.org/formatdomain.html#host-device-assignment
+    """
+    xml = domain.live if domain.running else domain.saved
+    nodes = nodes_of(host, pinned_cpus(xml, range(min(xml.vcpus, 4096))) or ())
+    if not nodes:
+        raise EvidenceMissing(Cause.MISSING, f"the CPUs that {domain} is pinned to are on no node", "numa")
+    with Findings() as findings:
+        judged = []
+        for what, device in pci_behind(host, xml):
+            if isinstance(device, EvidenceMissing):
+                findings.unknown(device)
+            elif device.numa_node is None:
+                findings.unknown(EvidenceMissing(Cause.EMPTY, f"the firmware tells no node of {device.address} ({what})", "pci"))
+            else:
+                judged.append(what)
+                findings.fail_if(
+                    device.numa_node not in nodes,
+                    f"{domain}: {what} ({device.address}) is on node {device.numa_node}, its vCPUs on"
+                    f" node {format_cpulist(nodes)}.",
+                )
+        note(f"on node {format_cpulist(nodes)}: {', '.join(judged[:8])}" if judged else "no PCI device serves it")
