@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import Probe, Root, command, file, files, shell
+from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, file, files, shell
 
 #: The running QEMU processes of the system's libvirt, their PIDs between blanks.
 _KNOWN = """\
@@ -43,9 +43,15 @@ MEMORY: tuple[Probe, ...] = (
         "/sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/mm/transparent_hugepage/defrag"
         " /sys/kernel/mm/transparent_hugepage/shmem_enabled",
         "transparent huge pages",
+        roles=EVERYWHERE,
     ),
-    file("swaps", "/proc/swaps", "swap space"),
-    files("vm_settings", "/proc/sys/vm/swappiness /proc/sys/vm/min_free_kbytes", "swapping and the reserve of free memory"),
+    file("swaps", "/proc/swaps", "swap space", roles=EVERYWHERE),
+    files(
+        "vm_settings",
+        "/proc/sys/vm/swappiness /proc/sys/vm/min_free_kbytes",
+        "swapping and the reserve of free memory",
+        roles=EVERYWHERE,
+    ),
     files("limits_conf", "/etc/security/limits.conf /etc/security/limits.d/*.conf", "limits of logins"),
     command(
         "memory_modules",
