@@ -9,14 +9,22 @@ from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
 from pytest_kvmcheck.views.cpu import cmdline, cpuinfo, online_cpus, uname
-from pytest_kvmcheck.views.guest import agent_conf, channels, first_boot, guest_disks, tuned_profiles, virtio_ports
+from pytest_kvmcheck.views.guest import agent_conf, channels, first_boot, guest_disks, kvm_clocks, tuned_profiles, virtio_ports
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.memory import choice, swaps, vm_setting
 from pytest_kvmcheck.views.network import device_places, pci_of
 from pytest_kvmcheck.views.services import failed_units, unit
 from pytest_kvmcheck.views.storage import dm_maps
 from pytest_kvmcheck.views.system import counters, mounts, uptime_s
-from pytest_kvmcheck.views.time import clocksource, virtualization
+from pytest_kvmcheck.views.time import (
+    chrony_sources,
+    clocksource,
+    now_s,
+    ntp_variables,
+    timesyncd_stamp_s,
+    tracking,
+    virtualization,
+)
 
 MIB = 2**20
 
@@ -148,6 +156,90 @@ def test_guest_uses_virtio(guest: Host) -> None:
                 note(f"{name} is hardware ({driver})")
             else:
                 findings.fail(f"{guest}: network card {name} is emulated ({driver or 'no PCI device'}), expected virtio.")
+
+
+#: systemd-timesyncd asks at least this often (PollIntervalMaxSec is 2048 s), and may miss one answer.
+TIMESYNCD_AGE_S = 4200
+
+
+@check(
+    "KVM-GST-003",
+    title="The guest clock is synchronised, ideally to the KVM PTP clock",
+    severity=Severity.MEDIUM,
+    reads=("chrony_tracking", "chrony_sources", "ntpd_variables", "timesyncd_stamp", "systemd_units", "now", "ptp_clocks"),
+    params={"max_offset_ms": 50},
+)
+def test_guest_clock_is_synchronised(guest: Host, params: Params) -> None:
+    """Something in the guest keeps its clock right.
+
+    What it checks
+        chrony: it is synchronised, follows a source that it can hear, and is at most max_offset_ms off. ntpd: it follows a source,
+        with the same limit. systemd-timesyncd: it set the clock within 70 minutes; how far it is off is not told. No daemon at all
+        fails. Whether the clock of the host (ptp_kvm) is followed is only noted.
+
+    Why it matters
+        A guest's clock stands still while the guest is paused, and nobody else mends it. Tracking of chrony stays Normal after all
+        servers died: the sources tell.
+
+    How to fix
+        now: systemctl start chronyd (Debian, Ubuntu: chrony); modprobe ptp_kvm
+        after a reboot: systemctl enable chronyd; echo ptp_kvm > /etc/modules-load.d/ptp_kvm.conf; refclock PHC /dev/ptp_kvm poll 2
+            in /etc/chrony.conf (Debian, Ubuntu: /etc/chrony/conf.d), with servers to fall back on
+        roll back: remove the refclock line, and restart chrony
+        verify: chronyc -n tracking; chronyc -n sources
+
+    When not to
+        Guests that are never paused and follow a cloud's own clock.
+
+    References
+        https://docs.kernel.org/virt/kvm/x86/hypercalls.html
+        https://chrony-project.org/doc/4.6/chronyc.html
+        https://chrony-project.org/doc/4.6/chrony.conf.html
+    """
+    with Findings() as findings:
+        chrony = tracking(guest)
+        if chrony:
+            _judge_chrony(findings, guest, chrony.synchronized, 1000 * abs(chrony.offset_s), params.max_offset_ms)
+            return
+        ntp = ntp_variables(guest)
+        if ntp:
+            findings.fail_if(not ntp.synchronized, f"{guest}: ntpd follows no source.")
+            _judge_offset(findings, guest, 1000 * abs(ntp.offset_s), params.max_offset_ms)
+            return
+        running = [name for name in ("chronyd.service", "ptp4l.service", "phc2sys.service") if unit(guest, name).active]
+        if running:
+            raise EvidenceMissing(Cause.MISSING, f"{running[0]} runs, and nothing tells how well", "chrony_tracking")
+        if not unit(guest, "systemd-timesyncd.service").active:
+            findings.fail(f"{guest}: no time daemon answers: neither chrony nor ntpd nor systemd-timesyncd.")
+            return
+        stamp = timesyncd_stamp_s(guest)
+        age = None if stamp is None else now_s(guest) - stamp
+        findings.fail_if(age is None, f"{guest}: systemd-timesyncd runs, but has not set the clock yet.")
+        findings.fail_if(
+            age is not None and age > TIMESYNCD_AGE_S,
+            f"{guest}: systemd-timesyncd last set the clock {age} s ago, at most {TIMESYNCD_AGE_S} s expected.",
+        )
+        note("systemd-timesyncd keeps the clock, how well is not told")
+
+
+def _judge_chrony(findings: Findings, guest: Host, synchronized: bool, offset_ms: float, limit_ms: float) -> None:
+    findings.fail_if(not synchronized, f"{guest}: chrony follows no source.")
+    _judge_offset(findings, guest, offset_ms, limit_ms)
+    sources = chrony_sources(guest)
+    if sources is None:
+        raise EvidenceMissing(Cause.MISSING, "chrony tells no sources", "chrony_sources")
+    followed = [source for source in sources if source.state == "*" and source.reach]
+    findings.fail_if(
+        synchronized and not followed, f"{guest}: none of the {len(sources)} sources of chrony is followed and answers."
+    )
+    if not kvm_clocks(guest):
+        note("no PTP clock of KVM (ptp_kvm is not loaded)")
+    elif not any(source.refclock for source in followed):
+        note(f"the clock of the host ({', '.join(kvm_clocks(guest))}) is there, and not followed")
+
+
+def _judge_offset(findings: Findings, guest: Host, offset_ms: float, limit_ms: float) -> None:
+    findings.fail_if(offset_ms > limit_ms, f"{guest}: the clock is {offset_ms:.3g} ms off, at most {limit_ms:g} ms allowed.")
 
 
 @condition

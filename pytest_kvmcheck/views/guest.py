@@ -86,3 +86,11 @@ def first_boot(guest: Host) -> FirstBoot | None:
 def tuned_profiles(guest: Host) -> tuple[str, ...]:
     """The profiles that TuneD applies; none when nobody chose any."""
     return tuple((guest.evidence.files("tuned").get("/etc/tuned/active_profile") or "").split())
+
+
+@fact
+def kvm_clocks(guest: Host) -> tuple[str, ...]:
+    """PTP devices (ptp0 ...) by which KVM shows the clock of the host; ptp0 may as well be the clock of a network card."""
+    files = guest.evidence.files("ptp_clocks")
+    files.demand_all_readable()
+    return tuple(path.split("/")[-2] for path in sorted(files) if files[path].strip() == "KVM virtual PTP")
