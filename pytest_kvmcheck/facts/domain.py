@@ -119,6 +119,28 @@ class DomainXml:
         """Whether any thread of the guest is restricted to some CPUs."""
         return bool(self.vcpupins or self.vcpu_cpuset or self.emulatorpin or self.iothreadpins)
 
+    def huge_page_of(self, cell: int | None, default_bytes: int) -> int | None:
+        """Return the size of the huge pages behind guest cell *cell* (None: a guest without cells), None when it has none.
+
+        A ``<page>`` that names the cell goes before one that names none; cells that neither covers have ordinary pages.
+        """
+        if self.hugepages is None:
+            return None
+        if not self.hugepages:
+            return default_bytes
+        own = next((page for page in self.hugepages if page.nodeset and (cell or 0) in page.nodeset), None)
+        found = own or next((page for page in self.hugepages if page.nodeset is None), None)
+        return (found.size_bytes or default_bytes) if found else None
+
+    @cached_property
+    def ordinary_memory_bytes(self) -> int:
+        """Memory of the guest that is not on huge pages."""
+        if self.hugepages is None:
+            return self.memory_bytes
+        if not self.cells:
+            return 0 if self.huge_page_of(None, 1) else self.memory_bytes
+        return sum(cell.memory_bytes for cell in self.cells if not self.huge_page_of(cell.id, 1))
+
     def controller(self, kind: str, index: int) -> Controller | None:
         """Return the controller *index* of type *kind*."""
         return next((item for item in self.controllers if (item.type, item.index) == (kind, index)), None)

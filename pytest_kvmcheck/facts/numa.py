@@ -11,6 +11,9 @@ Source: https://docs.kernel.org/admin-guide/mm/numaperf.html and Documentation/A
 ... }
 >>> [(node.id, len(node.cpus), node.memory_bytes, node.has_memory) for node in parse_numa(files)]
 [(0, 4, 1048576, True), (1, 0, 2097152, True)]
+>>> node = "/sys/devices/system/node/node"
+>>> parse_distances({f"{node}0/distance": "10 21\\n", f"{node}8/distance": "21 10\\n"})
+{0: {0: 10, 8: 21}, 8: {0: 21, 8: 10}}
 """
 
 from __future__ import annotations
@@ -59,3 +62,23 @@ def parse_numa(files: Mapping[str, str]) -> tuple[NumaNode, ...]:
         has_memory = number in with_memory if with_memory is not None else size > 0
         nodes.append(NumaNode(number, parse_cpulist(files[path]), size, has_memory))
     return tuple(sorted(nodes, key=lambda node: node.id))
+
+
+@empty_is_an_answer("no nodes: the kernel knows no NUMA")
+def parse_distances(files: Mapping[str, str]) -> dict[int, dict[int, int]]:
+    """Return the distances by node and node, as the firmware (SLIT) tells them. Raises :class:`ParseError`.
+
+    The numbers of a row belong to the online nodes in ascending order.
+    """
+    rows = {}
+    for path, text in files.items():
+        match = re.fullmatch(rf"{_ROOT}/node(\d{{1,5}})/distance", path, re.ASCII)
+        if match:
+            if not re.fullmatch(r"[\d ]+", text.strip(), re.ASCII):
+                raise ParseError(f"{path} is no row of distances: {text.strip()[:40]!r}")
+            rows[int(match[1])] = [int(word) for word in text.split()]
+    nodes = sorted(rows)
+    for node, row in rows.items():
+        if len(row) != len(nodes):
+            raise ParseError(f"node {node} tells {len(row)} distances, there are {len(nodes)} nodes")
+    return {node: dict(zip(nodes, rows[node], strict=True)) for node in nodes}

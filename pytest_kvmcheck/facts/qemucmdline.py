@@ -6,6 +6,8 @@ Source: https://www.qemu.org/docs/master/system/invocation.html. libvirt gives o
 ...                      '-object\\n{"qom-type":"tls-creds-x509","id":"vnc-tls-creds0","verify-peer":true}\\n')
 >>> qemu.uuid, qemu.values("-accel"), qemu.objects("tls-creds-x509")["vnc-tls-creds0"]["verify-peer"]
 ('6d1a6e8a-0000-4000-8000-000000000001', ['kvm'], 'on')
+>>> qemu.locks_memory, QemuProcess(7, "", ("qemu-kvm", "-device", "vfio-pci,host=0000:3b:00.1")).locks_memory
+(False, True)
 """
 
 from __future__ import annotations
@@ -67,6 +69,14 @@ class QemuProcess:
             if options.get("qom-type", options.get("")) == kind:
                 found[options.get("id", "")] = options
         return found
+
+    @property
+    def locks_memory(self) -> bool:
+        """Whether all memory is locked, or has to be pinned for a device that is assigned (vfio-pci)."""
+        locked = any(parse_options(text).get("mem-lock") == "on" for text in self.values("-overcommit"))
+        older = any(parse_options(text).get("mlock") == "on" for text in self.values("-realtime"))
+        devices = [parse_options(text) for text in self.values("-device")]
+        return locked or older or any(item.get("driver", item.get("")) == "vfio-pci" for item in devices)
 
     @property
     def accelerator(self) -> str:

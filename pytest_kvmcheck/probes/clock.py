@@ -13,12 +13,13 @@ CLOCK: tuple[Probe, ...] = (
         roles=EVERYWHERE,
     ),
     # chronyc prints its own errors on standard output, so the exit code decides.
-    command("chrony_tracking", "chronyc -n -c tracking", "chrony: reference, offset and error of the clock"),
-    command("ntpd_variables", "ntpq -c rv", "ntpd: reference, offset and error of the clock"),
+    command("chrony_tracking", "chronyc -n -c tracking", "chrony: reference, offset and error of the clock", roles=EVERYWHERE),
+    command("ntpd_variables", "ntpq -c rv", "ntpd: reference, offset and error of the clock", roles=EVERYWHERE),
     command(
         "timesyncd_stamp",
         "stat -c %Y /run/systemd/timesync/synchronized",
         "when systemd-timesyncd last set the clock",
+        roles=EVERYWHERE,
     ),
     command(
         "chrony_sources",

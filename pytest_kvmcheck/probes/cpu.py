@@ -30,7 +30,9 @@ CPU: tuple[Probe, ...] = (
         "the account QEMU runs as, and its groups",
     ),
     files("vulnerabilities", "/sys/devices/system/cpu/vulnerabilities/*", "CPU vulnerabilities and mitigations"),
-    files("cpu_lists", "/sys/devices/system/cpu/online /sys/devices/system/cpu/present", "CPUs online and present"),
+    files(
+        "cpu_lists", "/sys/devices/system/cpu/online /sys/devices/system/cpu/present", "CPUs online and present", roles=EVERYWHERE
+    ),
     files("cpu_siblings", "/sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list", "threads that share a core"),
     files(
         "cpu_topology",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root, command, file, files, shell
+from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, command, file, files, shell
 
 NETWORK: tuple[Probe, ...] = (
     command("hostname", "hostname", "the host's name"),
@@ -117,6 +117,7 @@ NETWORK: tuple[Probe, ...] = (
         ' sriov_numvfs sriov_totalvfs; do set -- "$@" /sys/bus/pci/devices/*/$f; done\n'
         "grep -sHE '^(DRIVER|PCI_ID)=|^[^A-Z]|^Unknown' \"$@\"; exit 0",
         "PCI devices: class, NUMA node, driver, link and virtual functions",
+        roles=EVERYWHERE,
         max_bytes=4 * MAX_BYTES,
     ),
     shell(
@@ -125,6 +126,7 @@ NETWORK: tuple[Probe, ...] = (
         "ls -l /sys/class/net /sys/class/block /sys/bus/pci/devices 2>/dev/null\n"
         "ls -ld /sys/bus/pci/devices/*/virtfn* 2>/dev/null; exit 0",
         "on which PCI device network and block devices are, and which virtual functions belong to which card",
+        roles=EVERYWHERE,
         max_bytes=4 * MAX_BYTES,
     ),
     files("etc_hosts", "/etc/hosts", "static names"),

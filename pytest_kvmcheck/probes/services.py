@@ -30,7 +30,7 @@ _UNITS = (
     " auditd.service rsyslog.service syslog-ng.service systemd-journald.service systemd-journal-upload.service"
     " filebeat.service elastic-agent.service fluent-bit.service fluentd.service vector.service promtail.service"
     # guests
-    " qemu-guest-agent.service cloud-init.service cloud-final.service"
+    " qemu-guest-agent.service cloud-init.service cloud-final.service fstrim.timer"
 )
 
 SERVICES: tuple[Probe, ...] = (

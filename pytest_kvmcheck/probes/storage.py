@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import Probe, Root, command, files, shell
+from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, files, shell
 
 #: With multipathd stopped, ``multipathd show`` starts it through its socket and hides the fault.
 _MULTIPATHD_RUNS = '[ "$(systemctl is-active multipathd.service 2>/dev/null)" = active ]'
@@ -28,11 +28,12 @@ STORAGE: tuple[Probe, ...] = (
         "SCSI disks",
     ),
     files("scsi_wwids", "/sys/block/sd*/device/wwid /sys/block/sd*/device/state", "identity and state of SCSI disks"),
-    files("dm_maps", "/sys/block/dm-*/dm/name /sys/block/dm-*/dm/uuid", "device-mapper maps"),
+    files("dm_maps", "/sys/block/dm-*/dm/name /sys/block/dm-*/dm/uuid", "device-mapper maps", roles=EVERYWHERE),
     shell(
         "dm_slaves",
         "[ -d /sys/block ] || exit 66\nfor d in /sys/block/*/slaves/*; do [ -e $d ] && echo $d; done; exit 0",
         "the devices below each device-mapper map and RAID array",
+        roles=EVERYWHERE,
     ),
     shell(
         "multipath_maps",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.choice import chosen
+from pytest_kvmcheck.facts.dimm import Module, parse_modules
 from pytest_kvmcheck.facts.hugepages import Pool, parse_node_pools, parse_pools, requested_on_cmdline
 from pytest_kvmcheck.facts.ksm import Ksm, KsmdTime, parse_ksm, parse_ksmd
+from pytest_kvmcheck.facts.limitsconf import Limit, parse_limits_conf
 from pytest_kvmcheck.facts.meminfo import parse_meminfo
-from pytest_kvmcheck.facts.numa import NumaNode, parse_numa
+from pytest_kvmcheck.facts.numa import NumaNode, parse_distances, parse_numa
 from pytest_kvmcheck.facts.shellvars import parse_assignments
+from pytest_kvmcheck.facts.swaps import Swap, parse_swaps
 from pytest_kvmcheck.facts.sysctlconf import effective
 from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.host import Host, fact
@@ -133,3 +136,52 @@ def requested_pages(host: Host) -> dict[int, dict[str, int]]:
 def choice(host: Host, probe: str, path: str) -> str:
     """Return the value in brackets of the file *path* of *probe*."""
     return parsing(probe, chosen, host.evidence.files(probe).need(path))
+
+
+@fact
+def distances(host: Host) -> dict[int, dict[int, int]]:
+    """Distances between NUMA nodes; every node has a row."""
+    found = parsing("numa", parse_distances, host.evidence.files("numa"))
+    silent = [node.id for node in numa_nodes(host) if node.id not in found]
+    if silent:
+        raise EvidenceMissing(Cause.MISSING, f"the kernel tells no distances of node {silent[0]}", "numa")
+    return found
+
+
+@fact
+def swaps(host: Host) -> tuple[Swap, ...]:
+    """Swap spaces in use; none on a host without swap."""
+    return host.evidence.parsed("swaps", parse_swaps)
+
+
+def vm_setting(host: Host, name: str) -> int:
+    """Return the number that the kernel now uses for the setting *name* below /proc/sys/vm."""
+    text = host.evidence.files("vm_settings").need(f"/proc/sys/vm/{name}").strip()
+    if not text.isascii() or not text.isdigit():
+        raise EvidenceMissing(Cause.UNPARSABLE, f"vm.{name} is {text[:40]!r}", "vm_settings")
+    return int(text)
+
+
+@fact
+def memory_modules(host: Host) -> tuple[Module, ...]:
+    """Memory modules that are RAM, by the firmware."""
+    return tuple(module for module in host.evidence.parsed("memory_modules", parse_modules) if module.ram)
+
+
+@fact
+def login_limits(host: Host) -> dict[str, tuple[Limit, ...]]:
+    """Limits of logins by file. No file at all is no limit."""
+    files = host.evidence.files("limits_conf")
+    files.demand_all_readable()
+    return {path: parsing("limits_conf", parse_limits_conf, files[path]) for path in sorted(files)}
+
+
+@fact
+def numad_binary(host: Host) -> str:
+    """The path of numad, empty when it is not installed."""
+    text = host.evidence.text("numad").strip()
+    if text == "-":
+        return ""
+    if not text.startswith("/") or len(text.split()) != 1:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"not a path of numad: {text[:40]!r}", "numad")
+    return text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Files, parsing
+from pytest_kvmcheck.facts.cgroup import parse_counters_of_cgroup, parse_numa_stat
+from pytest_kvmcheck.facts.numamaps import parse_huge_maps
 from pytest_kvmcheck.facts.procfs import Thread, parse_cgroup, parse_limits, parse_status, parse_threads
 from pytest_kvmcheck.facts.qemucmdline import QemuProcess, parse_process
 from pytest_kvmcheck.facts.vhost import Vhost, parse_vhost
@@ -80,6 +82,72 @@ def cgroup_file(domain: Domain, name: str) -> str | None:
             if (text := files.get(f"{root}{own}/{name}")) is not None:
                 return text
     return None
+
+
+def out_of_memory_of(domain: Domain) -> dict[str, int] | None:
+    """Return the counters ``oom`` and ``oom_kill`` of the cgroup of a running domain, None when nothing counts them.
+
+    Version 1 of cgroups counts kills only (Linux 4.13 and later).
+    """
+    for name in ("memory.events", "memory.oom_control"):
+        text = cgroup_file(domain, name)
+        if text is not None:
+            found = parsing("qemu_cgroup", parse_counters_of_cgroup, text)
+            counters = {key: count for key, count in found.items() if key in ("oom", "oom_kill")}
+            if counters:
+                return counters
+    return None
+
+
+def ordinary_memory_by_node(domain: Domain) -> dict[int, int]:
+    """Return the bytes of anonymous and shared memory of a running domain by NUMA node; huge pages and files do not count."""
+    text = cgroup_file(domain, "memory.numa_stat")
+    if text is None:
+        raise EvidenceMissing(Cause.MISSING, f"no cgroup tells where the memory of {domain} is", "qemu_cgroup")
+    stat = parsing("qemu_cgroup", parse_numa_stat, text)
+    if "total" in stat:  # version 1: pages, and shared memory among the anonymous
+        kinds, unit = [stat.get("hierarchical_anon") or stat.get("anon")], 4096
+    else:
+        kinds, unit = [stat.get("anon"), stat.get("shmem")], 1
+    found: dict[int, int] = {}
+    for kind in kinds:
+        if kind is None:
+            raise EvidenceMissing(Cause.UNPARSABLE, f"memory.numa_stat of {domain} tells no anonymous memory", "qemu_cgroup")
+        for node, count in kind.items():
+            found[node] = found.get(node, 0) + count * unit
+    return found
+
+
+def huge_memory_by_node(domain: Domain) -> dict[int, int]:
+    """Return the bytes of huge pages of a running domain by NUMA node: of its cgroup, where that counts them, or of its process."""
+    found: dict[int, int] = {}
+    for size in ("2MB", "1GB", "16MB", "16GB", "64KB", "32MB", "512MB", "1MB"):
+        text = cgroup_file(domain, f"hugetlb.{size}.numa_stat")
+        if text is not None:
+            for node, count in parsing("qemu_cgroup", parse_numa_stat, text).get("total", {}).items():
+                found[node] = found.get(node, 0) + count
+    if any(found.values()):
+        return found
+    evidence, pid = domain.host.evidence, process_of(domain).pid
+    evidence.text("qemu_huge_maps")
+    probe = f"qemu_huge_maps{KEY_SEPARATOR}{pid}"
+    if probe not in evidence.records:
+        raise EvidenceMissing(Cause.NOT_PERMITTED, f"where the huge pages of {domain} are is told to root only", "qemu_huge_maps")
+    return evidence.parsed(probe, parse_huge_maps)
+
+
+@fact
+def strays(host: Host) -> tuple[tuple[QemuProcess, dict[str, tuple[int | None, int | None]]], ...]:
+    """QEMU processes that are none of the system's libvirt, with their limits."""
+    host.evidence.text("qemu_strays")
+    found = []
+    for key in host.evidence.keyed("qemu_strays"):
+        pid, _, part = key.partition("/")
+        if part == "cmdline":
+            probe = f"qemu_strays{KEY_SEPARATOR}{pid}"
+            args = host.evidence.text(f"{probe}/cmdline").split("\n")
+            found.append((QemuProcess(int(pid), "", tuple(args)), host.evidence.parsed(f"{probe}/limits", parse_limits)))
+    return tuple(found)
 
 
 @fact

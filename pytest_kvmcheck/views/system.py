@@ -56,6 +56,12 @@ def _sample(host: Host, probe: str) -> Counters:
 
 
 @fact
+def uptime_s(host: Host) -> float:
+    """Seconds since boot."""
+    return _sample(host, "counters").uptime_s
+
+
+@fact
 def counters(host: Host) -> tuple[Counters, Counters]:
     """Two samples of CPU time and swapping, at the start and at the end of gathering."""
     return _sample(host, "counters"), _sample(host, "counters_later")
