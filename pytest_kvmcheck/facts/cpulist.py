@@ -11,10 +11,13 @@ XML (https://libvirt.org/formatdomain.html#cpu-allocation), which also know excl
 frozenset()
 >>> format_cpulist({0, 1, 2, 8})
 '0-2,8'
+>>> sorted(parse_cpumask("00000001,0000000f\n"))  # words of 32 bits, highest first
+[0, 1, 2, 3, 32]
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from pytest_kvmcheck.errors import ParseError
@@ -39,6 +42,19 @@ def parse_cpulist(text: str) -> frozenset[int]:
             raise ParseError(f"not a CPU list: {text.strip()[:80]!r}")
         numbers.update(range(low, high + 1))
     return frozenset(included - excluded)
+
+
+def parse_cpumask(text: str) -> frozenset[int]:
+    """Return the CPUs in a hexadecimal mask, as in ``/proc/irq/default_smp_affinity``. Raises :class:`ParseError`."""
+    words = text.strip().removeprefix("0x").split(",")
+    if not all(re.fullmatch(r"[0-9a-fA-F]{1,8}", word, re.ASCII) for word in words[1:]) or not re.fullmatch(
+        r"[0-9a-fA-F]{1,256}", words[0], re.ASCII
+    ):
+        raise ParseError(f"not a CPU mask: {text.strip()[:80]!r}")
+    mask = int("".join([words[0], *(word.zfill(8) for word in words[1:])]), 16)
+    if mask.bit_length() > MAX_CPUS:
+        raise ParseError("a CPU mask wider than Linux knows CPUs")
+    return frozenset(cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1)
 
 
 def format_cpulist(numbers: Iterable[int]) -> str:

@@ -1,6 +1,6 @@
 r"""Processes: ``/proc/PID/status``, ``limits``, ``cgroup``, and the threads below ``task``.
 
-Source: proc_pid_status(5), proc_pid_limits(5), proc_pid_cgroup(5). Sizes are kB in the text and bytes here.
+Source: proc_pid_status(5), proc_pid_limits(5), proc_pid_cgroup(5), proc_pid_stat(5). Sizes are kB in the text and bytes here.
 
 >>> status = parse_status("Name:\tqemu-system-x86\nUid:\t64055\t64055\t64055\t64055\nVmSwap:\t     12 kB\nSeccomp:\t2\n"
 ...                       "Cpus_allowed_list:\t0,2-3\n")
@@ -14,6 +14,8 @@ Source: proc_pid_status(5), proc_pid_limits(5), proc_pid_cgroup(5). Sizes are kB
 (Thread(tid=9, name='CPU 0/KVM', cpus=frozenset({0, 2})),)
 >>> parse_mountinfo("420 390 0:48 / /dev rw,nosuid,relatime - tmpfs devfs rw,size=64k,mode=755,inode64\n")
 (('/dev', 'tmpfs', 'devfs'),)
+>>> start_seconds("4711 (qemu-system-x86) S 1 4711 4711 0 -1 138412416 5 0 0 0 7 2 0 0 20 0 6 0 123456 1 2\\n")
+1234.56
 """
 
 from __future__ import annotations
@@ -122,3 +124,15 @@ def parse_mountinfo(text: str) -> tuple[tuple[str, str, str], ...]:
     if not found:
         raise ParseError("not /proc/PID/mountinfo: it is empty")
     return tuple(found)
+
+
+#: Clock ticks a second in what the kernel tells programs (USER_HZ): 100 on all architectures that run KVM.
+_TICKS = 100
+
+
+def start_seconds(text: str) -> float:
+    """Return when a process started, in seconds after boot, from ``/proc/PID/stat``. Raises :class:`ParseError`."""
+    fields = text.rpartition(")")[2].split()
+    if not re.match(r"\d+ \(", text) or len(fields) < 20 or not re.fullmatch(r"\d{1,18}", fields[19], re.ASCII):
+        raise ParseError(f"not /proc/PID/stat: {text.strip()[:60]!r}")
+    return int(fields[19]) / _TICKS

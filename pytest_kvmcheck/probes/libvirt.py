@@ -108,11 +108,11 @@ LIBVIRT: tuple[Probe, ...] = (
     shell(
         "qemu_proc",
         _EACH_QEMU.format(
-            "for f in status limits cgroup mountinfo attr/current attr/apparmor/current; do"
+            "for f in status stat limits cgroup mountinfo attr/current attr/apparmor/current; do"
             ' [ -e /proc/$p/$f ] && set -- "$@" /proc/$p/$f; done'
         )
         + '[ $# -gt 0 ] || exit 0\ngrep -aH ^ -- "$@"; exit 0',
-        "state, limits, cgroup and confinement of the running QEMU processes",
+        "state, age, limits, cgroup and confinement of the running QEMU processes",
         max_bytes=8 * MAX_BYTES,
     ),
     shell(

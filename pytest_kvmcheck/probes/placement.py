@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import Probe
+from pytest_kvmcheck.probes.model import Probe, files
 
-PLACEMENT: tuple[Probe, ...] = ()
+PLACEMENT: tuple[Probe, ...] = (
+    files(
+        "isolation",
+        "/sys/devices/system/cpu/isolated /sys/devices/system/cpu/nohz_full /proc/irq/default_smp_affinity"
+        " /sys/fs/cgroup/machine.slice/cpuset.cpus.effective /sys/fs/cgroup/cpuset/machine.slice/cpuset.cpus",
+        "CPUs kept from the scheduler, from timer ticks and from interrupts, and the CPUs of machine.slice",
+    ),
+    files(
+        "irqbalance_conf",
+        "/etc/default/irqbalance /etc/sysconfig/irqbalance /etc/irqbalance.env /etc/systemd/system/irqbalance.service.d/*.conf",
+        "which CPUs irqbalance leaves alone",
+    ),
+)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterable
 
+from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.evidence import parsing
+from pytest_kvmcheck.facts.cpulist import parse_cpulist, parse_cpumask
 from pytest_kvmcheck.facts.domain import DomainXml
+from pytest_kvmcheck.facts.irqbalance import parse_banned
+from pytest_kvmcheck.facts.procfs import Thread
+from pytest_kvmcheck.views.domains import Domain, domains
 from pytest_kvmcheck.views.host import Host, fact
 from pytest_kvmcheck.views.memory import numa_nodes
 
@@ -51,3 +59,117 @@ def size(value: int) -> str:
         if value and value % factor == 0:
             return f"{value // factor} {unit}"
     return f"{value} B"
+
+
+def next_definition(domain: Domain) -> DomainXml:
+    """Return what the domain will be when it is started again; a transient one has nothing but its live definition."""
+    return domain.saved if domain.persistent else domain.live
+
+
+@fact
+def placed_domains(host: Host) -> tuple[Domain, ...]:
+    """The domains that take part in a plan of pins: those that run or have autostart."""
+    return tuple(domain for domain in domains(host) if domain.running or domain.autostart)
+
+
+def own_pins(xml: DomainXml) -> dict[int, int]:
+    """Return the vCPUs that are pinned to exactly one CPU, with it."""
+    return {vcpu: min(pins) for vcpu, pins in sorted(xml.vcpupins.items()) if len(pins) == 1 and vcpu < xml.vcpus}
+
+
+@fact
+def single_pins(host: Host) -> dict[int, list[tuple[str, int]]]:
+    """The vCPUs that are pinned to exactly one CPU, by that CPU: of critical domains, or of all when none is tagged.
+
+    Domains that run or have autostart count, by their saved definition; a transient one by its live definition.
+    """
+    counted = placed_domains(host)
+    if any(domain.critical for domain in counted):
+        counted = tuple(domain for domain in counted if domain.critical)
+    found: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for domain in counted:
+        for vcpu, cpu in own_pins(next_definition(domain)).items():
+            found[cpu].append((domain.name, vcpu))
+    return dict(found)
+
+
+@fact
+def reserved_cpus(host: Host) -> frozenset[int]:
+    """CPUs that a vCPU of a critical domain is pinned to alone."""
+    critical = [domain for domain in placed_domains(host) if domain.critical]
+    return frozenset(cpu for domain in critical for cpu in own_pins(next_definition(domain)).values())
+
+
+@fact
+def pins_by_cpu(host: Host) -> dict[int, frozenset[str]]:
+    """The domains with a vCPU that is pinned to each CPU, alone or among others."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for domain in placed_domains(host):
+        xml = next_definition(domain)
+        for vcpu in range(xml.vcpus):
+            for cpu in xml.pin_of(vcpu) or ():
+                found[cpu].add(domain.name)
+    return {cpu: frozenset(names) for cpu, names in found.items()}
+
+
+@fact
+def isolated_cpus(host: Host) -> frozenset[int]:
+    """CPUs that the scheduler does not balance load onto (isolcpus, or an isolated cpuset)."""
+    return parsing("isolation", _cpus, host.evidence.files("isolation").need("/sys/devices/system/cpu/isolated"))
+
+
+@fact
+def nohz_full_cpus(host: Host) -> frozenset[int]:
+    """CPUs without a timer tick while one task runs; none when the kernel was built without nohz_full."""
+    isolated_cpus(host)  # proves that /sys can be read
+    text = host.evidence.files("isolation").get("/sys/devices/system/cpu/nohz_full")
+    return parsing("isolation", _cpus, text or "")
+
+
+def _cpus(text: str) -> frozenset[int]:
+    # Kernels before 6.10 print the empty list of nohz_full so.
+    return parse_cpulist("" if text.strip() == "(null)" else text)
+
+
+@fact
+def irq_affinity(host: Host) -> frozenset[int]:
+    """CPUs that new interrupts go to."""
+    return parsing("isolation", parse_cpumask, host.evidence.files("isolation").need("/proc/irq/default_smp_affinity"))
+
+
+@fact
+def machine_slice_cpus(host: Host) -> frozenset[int] | None:
+    """CPUs that systemd leaves to virtual machines, None when it does not restrict them."""
+    files = host.evidence.files("isolation")
+    paths = ("/sys/fs/cgroup/machine.slice/cpuset.cpus.effective", "/sys/fs/cgroup/cpuset/machine.slice/cpuset.cpus")
+    texts = [text for path in paths if (text := files.get(path)) and text.strip()]
+    return parsing("isolation", parse_cpulist, texts[0]) if texts else None
+
+
+@fact
+def irqbalance_banned(host: Host) -> frozenset[int] | None:
+    """CPUs that irqbalance was told to leave alone, None when it decides by itself."""
+    files = host.evidence.files("irqbalance_conf")
+    files.demand_all_readable()
+    return parsing("irqbalance_conf", parse_banned, files)
+
+
+def vcpu_threads(threads: Iterable[Thread]) -> dict[int, Thread]:
+    """Return the threads of vCPUs by the vCPU's number, from all threads of a QEMU.
+
+    >>> vcpu_threads([Thread(8, "qemu-system-x86", frozenset()), Thread(9, "CPU 1/KVM", frozenset({1}))])
+    {1: Thread(tid=9, name='CPU 1/KVM', cpus=frozenset({1}))}
+    """
+    found = {}
+    for thread in threads:
+        if match := re.fullmatch(r"CPU (\d{1,4})/(?:KVM|TCG)", thread.name):
+            found[int(match[1])] = thread
+    return found
+
+
+def vcpu_thread(threads: dict[int, Thread], domain: Domain, vcpu: int) -> Thread:
+    """Return the thread of *vcpu*; raises :class:`EvidenceMissing` when it cannot be told from the others."""
+    try:
+        return threads[vcpu]
+    except KeyError:
+        raise EvidenceMissing(Cause.MISSING, f"{domain} shows no thread of vCPU {vcpu}", "qemu_threads") from None
