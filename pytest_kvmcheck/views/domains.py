@@ -208,13 +208,20 @@ def running_domains(host: Host) -> list[Domain]:
 
 
 @fact
+def uptime(host: Host) -> float:
+    """Seconds since the host was booted, when the first sample of the domains' counters was taken."""
+    return _uptime_at(host, "domstats")
+
+
+@fact
 def seconds_between_stats(host: Host) -> float:
     """Seconds between the first and the second sample of the domains' counters, by the host's uptime."""
-    times = []
-    for probe in ("domstats", "domstats_later"):
-        _answered(host, probe)
-        times.append(host.evidence.parsed(f"{probe}{KEY_SEPARATOR}uptime", _uptime))
-    return times[1] - times[0]
+    return _uptime_at(host, "domstats_later") - uptime(host)
+
+
+def _uptime_at(host: Host, probe: str) -> float:
+    _answered(host, probe)
+    return host.evidence.parsed(f"{probe}{KEY_SEPARATOR}uptime", _uptime)
 
 
 def _uptime(text: str) -> float:

@@ -6,10 +6,10 @@ from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Files, parsing
 from pytest_kvmcheck.facts.cgroup import parse_counters_of_cgroup, parse_numa_stat
 from pytest_kvmcheck.facts.numamaps import parse_huge_maps
-from pytest_kvmcheck.facts.procfs import Thread, parse_cgroup, parse_limits, parse_status, parse_threads
+from pytest_kvmcheck.facts.procfs import Thread, parse_cgroup, parse_limits, parse_status, parse_threads, start_seconds
 from pytest_kvmcheck.facts.qemucmdline import QemuProcess, parse_process
 from pytest_kvmcheck.facts.vhost import Vhost, parse_vhost
-from pytest_kvmcheck.views.domains import Domain
+from pytest_kvmcheck.views.domains import Domain, uptime
 from pytest_kvmcheck.views.host import Host, fact
 
 
@@ -66,6 +66,12 @@ def status_of(domain: Domain) -> dict[str, str]:
 def limits_of(domain: Domain) -> dict[str, tuple[int | None, int | None]]:
     """Return soft and hard limits of the process of a running domain; None is no limit."""
     return parsing("qemu_proc", parse_limits, proc_file(domain, "limits") or "")
+
+
+def running_seconds(domain: Domain) -> float:
+    """Return for how long the QEMU of a running domain has been there."""
+    started = parsing("qemu_proc", start_seconds, proc_file(domain, "stat") or "")
+    return uptime(domain.host) - started
 
 
 def cgroup_file(domain: Domain, name: str) -> str | None:
