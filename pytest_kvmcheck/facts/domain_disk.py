@@ -26,7 +26,7 @@ class Disk:
 
     ``attributes`` are those of ``<driver>``; ``backing`` are the sources below the active image, nearest first, as far as
     the XML tells: ``chain_told`` is False where it does not (the saved definition of a stopped guest often); ``iothreads`` are
-    the ids of an iothread mapping.
+    the ids of an iothread mapping; ``secrets`` the UUIDs (or the use) of those that open it.
     """
 
     target: str
@@ -50,6 +50,7 @@ class Disk:
     iotune: Mapping[str, int] = field(default_factory=dict)
     iothreads: tuple[str, ...] = ()
     rawio: bool = False
+    secrets: tuple[str, ...] = ()
     chain_told: bool = False
 
     @property
@@ -91,6 +92,11 @@ def read_disk(disk: ET.Element) -> Disk:
         iotune={
             item.tag: integer(item.text, f"iotune/{item.tag}") for item in disk.findall("iotune/*") if item.tag != "group_name"
         },
+        secrets=tuple(
+            item.get("uuid", "").lower() or item.get("usage", "")
+            for path in ("auth/secret", "encryption/secret", "source/auth/secret", "source/encryption/secret")
+            for item in disk.findall(path)
+        ),
         iothreads=tuple(item.get("id", "") for item in disk.findall("driver/iothreads/iothread")),
         rawio=disk.get("rawio") == "yes",
         chain_told=disk.find("backingStore") is not None,

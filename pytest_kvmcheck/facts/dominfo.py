@@ -15,10 +15,13 @@ Source: https://libvirt.org/manpages/virsh.html#dominfo. The messages (libvirt 7
 >>> info = parse_dominfo(text)
 >>> info.state, info.persistent, info.autostart, info.managed_save, len(info.messages)
 ('running', True, False, False, 2)
+>>> parse_state("paused (migrating)\\n\\n")
+'paused (migrating)'
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
@@ -61,3 +64,12 @@ def parse_dominfo(text: str) -> DomInfo:
         fields.get("Managed save") == "yes",
         tuple(filter(None, messages)),
     )
+
+
+def parse_state(text: str) -> str:
+    """Return what ``virsh domstate --reason`` tells, ``running (booted)``. Raises :class:`ParseError`."""
+    if not re.fullmatch(
+        r"(?:running|idle|paused|in shutdown|shut off|crashed|pmsuspended|no state) \([A-Za-z/ -]+\)", text.strip()
+    ):
+        raise ParseError(f"not a state and its reason: {text.strip()[:60]!r}")
+    return text.strip()

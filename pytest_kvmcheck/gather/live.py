@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
-from pytest_kvmcheck.evidence import Evidence, Record
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence, Record
 from pytest_kvmcheck.gather import reply as replies
 from pytest_kvmcheck.gather.script import build, carry
 from pytest_kvmcheck.gather.transport import Answer, Connection, run
@@ -55,7 +55,7 @@ def gather(
             raise EvidenceMissing(*_why_nothing(answer, connection.deadline_s))
     except EvidenceMissing as missing:
         return Evidence(target.name, failure=missing)
-    records = reply.records
+    records = reply.records | _trip(answer, nonce)
     if answer.stopped:
         why = f"stopped after {connection.deadline_s:.0f} s" if answer.stopped is Cause.TIMEOUT else "the reply is too large"
         records = {
@@ -63,6 +63,16 @@ def gather(
             for name, record in records.items()
         }
     return Evidence(target.name, records, sudo=reply.sudo)
+
+
+def _trip(answer: Answer, nonce: str) -> dict[str, Record]:
+    """Return when the target was asked and when its clock's answer was here, as a record beside that answer."""
+    end = answer.stdout.find(f"@{nonce} END clock ".encode())
+    arrived_s = answer.arrived_s(end + 1) if end >= 0 else None
+    if arrived_s is None:
+        return {}
+    name = f"clock{KEY_SEPARATOR}trip"
+    return {name: Record(name, f"asked {answer.asked_s:.6f}\nanswered {arrived_s:.6f}\n")}
 
 
 def _why_nothing(answer: Answer, deadline_s: float) -> tuple[Cause, str]:

@@ -70,7 +70,7 @@ g() {{
 
 
 def _quick(probe: Probe) -> bool:
-    return probe.timeout_s <= QUICK_S and probe.max_bytes <= MAX_BYTES
+    return probe.timeout_s <= QUICK_S and probe.max_bytes <= MAX_BYTES and not probe.first
 
 
 def _lines(probes: list[Probe]) -> Iterator[str]:
@@ -106,9 +106,10 @@ def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False, active: bo
         raise ValueError(f"not a nonce: {nonce!r}")
     asked = list(probes)
     may = [probe for probe in asked if active or not probe.active]
-    first, last = ([probe for probe in may if probe.last is late] for late in (False, True))
+    first = [probe for probe in may if probe.first]
+    middle, last = ([probe for probe in may if not probe.first and probe.last is late] for late in (False, True))
     held = [f"n {probe.id} {RC_SKIPPED}" for probe in asked if probe.active and not active]
-    lines = "\n".join([*_lines(first), *_lines(last), *held])
+    lines = "\n".join([*_lines(first), *_lines(middle), *_lines(last), *held])
     return f"""\
 # pytest-kvmcheck: reads, never writes; answers on standard output.
 exec 3>&1 </dev/null

@@ -13,7 +13,7 @@ import shlex
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
@@ -46,12 +46,22 @@ class Connection:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: both streams, the exit code (None when it was stopped) and why it was stopped."""
+    """What came back: both streams, the exit code (None when it was stopped) and why it was stopped.
+
+    ``arrivals`` tells how many bytes of standard output were there when (seconds since 1970, by our clock); empty when the
+    transport wraps what the target said, so that nothing can be told of the moment.
+    """
 
     stdout: bytes
     stderr: bytes
     rc: int | None
     stopped: Cause | None = None
+    asked_s: float = 0.0
+    arrivals: tuple[tuple[int, float], ...] = ()
+
+    def arrived_s(self, count: int) -> float | None:
+        """Return when the first *count* bytes of standard output were there, None when that is not known."""
+        return next((moment for there, moment in self.arrivals if there >= count), None)
 
 
 def run(target: Target, command: str, connection: Connection) -> Answer:
@@ -74,7 +84,11 @@ def run(target: Target, command: str, connection: Connection) -> Answer:
         with contextlib.suppress(RuntimeError):  # testinfra's word for "ssh ended with 255": we have the answer
             result = backend.run(command)
             if not answers or answers[-1].stopped is None:  # salt has a client of its own; others may wrap the answer
-                answers.append(Answer(result.stdout_bytes, result.stderr_bytes, result.rc))
+                said = answers[-1] if answers else Answer(b"", b"", None)
+                arrivals = said.arrivals if result.stdout_bytes == said.stdout else ()
+                answers.append(
+                    replace(said, stdout=result.stdout_bytes, stderr=result.stderr_bytes, rc=result.rc, arrivals=arrivals)
+                )
     except EvidenceMissing:
         raise
     except Exception as exc:
@@ -125,6 +139,9 @@ def _refuse_password(line: str) -> None:
 
 def bounded(argv: list[str], deadline_s: float, max_bytes: int = MAX_REPLY_BYTES) -> Answer:
     """Run *argv* without standard input; stop it, with its children, at the deadline (s) or beyond *max_bytes*."""
+    asked_s, began = time.time(), time.monotonic()
+    arrivals: list[tuple[int, float]] = []
+    told = 0
     process = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -145,6 +162,9 @@ def bounded(argv: list[str], deadline_s: float, max_bytes: int = MAX_REPLY_BYTES
                 if not chunk:
                     selector.unregister(key.fd)
                 streams[key.fd].append(chunk)
+                if key.fd == out:
+                    told += len(chunk)
+                    arrivals.append((told, asked_s + time.monotonic() - began))
                 size += len(chunk)
                 if size > max_bytes:
                     stopped = Cause.TRUNCATED
@@ -157,4 +177,4 @@ def bounded(argv: list[str], deadline_s: float, max_bytes: int = MAX_REPLY_BYTES
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         rc = process.wait()
-    return Answer(b"".join(streams[out]), b"".join(streams[err]), None if stopped else rc, stopped)
+    return Answer(b"".join(streams[out]), b"".join(streams[err]), None if stopped else rc, stopped, asked_s, tuple(arrivals))

@@ -5,6 +5,14 @@ from __future__ import annotations
 from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, file, files, shell
 
 CLOCK: tuple[Probe, ...] = (
+    # The controller notes when it asked and when this answer arrived (gather/live.py): what lies between is the doubt.
+    shell(
+        "clock",
+        "date +%s.%N\necho zone $(readlink /etc/localtime)\necho digest $(md5sum /etc/localtime 2>/dev/null)",
+        "the target's clock to the fraction of a second, and its time zone",
+        roles=EVERYWHERE,
+        first=True,
+    ),
     files(
         "clocksource",
         "/sys/devices/system/clocksource/clocksource0/current_clocksource"

@@ -28,7 +28,7 @@ class Probe:
     ``keyed``: the output consists of sections, each after a line ``@@<nonce> <key>``, and becomes one record a section.
     ``when``: a shell condition; where it is false the question is not asked ("not asked" is unknown, never a pass).
     ``active``: it sends something into the network, and is asked only when --kvmcheck-active is given.
-    ``last``: asked at the end of the script, for second samples.
+    ``first``: asked before all others, where the moment matters; ``last``: at the end of the script, for second samples.
     ``sos``: where a sosreport keeps the answer (globs below its root); file probes are found by their own paths.
     ``sudo``: the exact commands run by sudo, for the sudoers fragment.
     """
@@ -42,6 +42,7 @@ class Probe:
     root: Root = Root.NO
     when: str = ""
     keyed: bool = False
+    first: bool = False
     last: bool = False
     roles: frozenset[str] = frozenset({"host"})
     sos: tuple[str, ...] = ()

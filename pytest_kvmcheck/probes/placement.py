@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import Probe, files
+from pytest_kvmcheck.probes.model import Probe, Root, command, files
 
 PLACEMENT: tuple[Probe, ...] = (
     files(
@@ -15,5 +15,13 @@ PLACEMENT: tuple[Probe, ...] = (
         "irqbalance_conf",
         "/etc/default/irqbalance /etc/sysconfig/irqbalance /etc/irqbalance.env /etc/systemd/system/irqbalance.service.d/*.conf",
         "which CPUs irqbalance leaves alone",
+    ),
+    # libvirt refuses this one on a read-only connection (docs/decisions/0010-domcapabilities.md).
+    command(
+        "domcapabilities",
+        "virsh -c qemu:///system domcapabilities",
+        "libvirt: the CPU models that this host can run",
+        root=Root.MAY,
+        timeout_s=30,
     ),
 )

@@ -12,10 +12,11 @@ from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.domain import DomainXml, parse_domain
 from pytest_kvmcheck.facts.domainlist import parse_uuids
-from pytest_kvmcheck.facts.dominfo import DomInfo, parse_dominfo
+from pytest_kvmcheck.facts.dominfo import DomInfo, parse_dominfo, parse_state
 from pytest_kvmcheck.facts.domstats import DomStats, parse_domstats
 from pytest_kvmcheck.facts.pool import Info, Pool, parse_info, parse_pool
 from pytest_kvmcheck.facts.virtnet import VirtNetwork, parse_network
+from pytest_kvmcheck.facts.virttables import parse_table
 from pytest_kvmcheck.views.host import Host, fact
 
 T = TypeVar("T")
@@ -146,6 +147,11 @@ class Domain:
         return self.host.evidence.parsed(f"domain{KEY_SEPARATOR}{self.uuid}/info", parse_dominfo)
 
     @property
+    def state(self) -> str:
+        """State and reason (``virsh domstate --reason``): ``running (booted)``, ``paused (migrating)`` ..."""
+        return self.host.evidence.parsed(f"domain{KEY_SEPARATOR}{self.uuid}/state", parse_state)
+
+    @property
     def stats(self) -> DomStats:
         """Counters of the domain, first sample; only of a running one."""
         return self._stats("domstats")
@@ -239,6 +245,20 @@ def _objects(host: Host, kind: str, parse: Callable[[str], T]) -> tuple[tuple[T,
             place = f"objects{KEY_SEPARATOR}{key.removesuffix('/xml')}"
             found.append((host.evidence.parsed(f"{place}/xml", parse), host.evidence.parsed(f"{place}/info", parse_info)))
     return tuple(found)
+
+
+@fact
+def filters(host: Host) -> frozenset[str]:
+    """Names of the network filters that are defined."""
+    _answered(host, "objects")
+    return frozenset(host.evidence.parsed(f"objects{KEY_SEPARATOR}filters", parse_table).values())
+
+
+@fact
+def secrets(host: Host) -> dict[str, str]:
+    """Use of the secrets that are defined, by UUID."""
+    _answered(host, "objects")
+    return host.evidence.parsed(f"objects{KEY_SEPARATOR}secrets", parse_table)
 
 
 @fact

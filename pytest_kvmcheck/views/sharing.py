@@ -1,0 +1,114 @@
+"""Storage that several hosts can reach: LUNs by their WWID, file systems by their source, pools by their name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pytest_kvmcheck.facts.domain_disk import Disk
+from pytest_kvmcheck.facts.mounts import Mount, mount_of
+from pytest_kvmcheck.views.blocks import block_devices
+from pytest_kvmcheck.views.host import Host, fact
+from pytest_kvmcheck.views.storage import dm_maps, wwids
+from pytest_kvmcheck.views.system import mounts
+
+#: File systems that several hosts mount at once.
+SHARED_TYPES = (
+    *("nfs", "nfs4", "ceph", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "glusterfs", "gfs2", "ocfs2", "gpfs", "lustre"),
+    *("beegfs", "cifs", "smb3", "fuse.sshfs", "fuse.moosefs", "fuse.lizardfs"),
+)
+
+#: Pools whose storage is behind a network or a fabric.
+SHARED_POOLS = ("netfs", "iscsi", "iscsi-direct", "scsi", "mpath", "rbd", "gluster", "sheepdog", "vstorage")
+
+
+@dataclass(frozen=True)
+class Lun:
+    """A LUN as one host sees it. ``paths`` is how many SCSI disks it is; ``mapped`` tells whether multipath holds it."""
+
+    wwid: str
+    size_bytes: int
+    paths: int
+    names: frozenset[str]
+    mapped: bool
+
+
+def plain_wwid(text: str) -> str:
+    """Return a WWID without what tells its kind: multipath, udev and the kernel each write it in another way.
+
+    >>> plain_wwid("naa.6001405aaaa"), plain_wwid("mpath-36001405aaaa"), plain_wwid("0x6001405aaaa")
+    ('6001405aaaa', '6001405aaaa', '6001405aaaa')
+    """
+    text = text.strip().lower().removeprefix("mpath-")
+    if match := re.fullmatch(r"(?:naa\.|0x|3)([0-9a-f]{8,32})", text):
+        return match[1]
+    return text.removeprefix("eui.")
+
+
+@fact
+def luns(host: Host) -> dict[str, Lun]:
+    """The LUNs that the host sees, by WWID."""
+    devices = block_devices(host)
+    found = {}
+    for wwid, disks in wwids(host).items():
+        size = max((devices[disk].size_bytes for disk in disks if disk in devices), default=0)
+        found[plain_wwid(wwid)] = Lun(plain_wwid(wwid), size, len(disks), frozenset(disks), False)
+    for item in dm_maps(host):
+        if item.multipath:
+            wwid = plain_wwid(item.uuid)
+            size = devices[item.device].size_bytes if item.device in devices else 0
+            found[wwid] = Lun(wwid, size, len(item.slaves), frozenset({item.name, item.device, *item.slaves}), True)
+    return found
+
+
+def lun_named(host: Host, path: str) -> str:
+    """Return the WWID of the LUN that the path of a block device leads to, empty for local and unknown devices."""
+    name = path.rpartition("/")[2]
+    if path.startswith("/dev/disk/by-id/"):
+        match = re.fullmatch(r"(?:scsi-|wwn-|dm-uuid-|nvme-)(.+)", name)
+        if match:
+            wwid = plain_wwid(match[1])
+            return wwid if wwid in luns(host) else ""
+        name = name.removeprefix("dm-name-")
+    elif not re.fullmatch(r"/dev/(?:mapper/)?[^/]+", path):
+        return ""
+    return next((lun.wwid for lun in luns(host).values() if name in lun.names), "")
+
+
+def names_wwid(path: str) -> bool:
+    """Whether the path of a block device holds the WWID itself."""
+    return path.startswith(("/dev/disk/by-id/scsi-", "/dev/disk/by-id/wwn-", "/dev/disk/by-id/dm-uuid-"))
+
+
+def shared_mount(host: Host, path: str) -> Mount | None:
+    """Return the shared file system that holds the file at *path*, None when it is local."""
+    mount = mount_of(path, mounts(host))
+    return mount if mount and mount.type in SHARED_TYPES else None
+
+
+def mount_terms(mount: Mount) -> tuple[str, str, str, str]:
+    """Return what has to be equal on all hosts: source, type, version of the protocol, hard or soft."""
+    kind = {"nfs4": "nfs"}.get(mount.type, mount.type)
+    return mount.source, kind, mount.option("vers") or "", "soft" if mount.has("soft") else "hard"
+
+
+def is_block(disk: Disk) -> bool:
+    """Whether the disk's source is a block device of the host."""
+    return disk.type == "block" and disk.source.startswith("/dev/")
+
+
+def identity(host: Host, disk: Disk) -> tuple[str, ...]:
+    """Return what the disk's data are, the same on every host that can reach them; empty when they have no source."""
+    if not disk.source:
+        return ()
+    if disk.type == "network":
+        return ("network", disk.protocol, disk.source)
+    if disk.type == "volume":
+        return ("volume", host.name, disk.pool, disk.source)
+    if is_block(disk):
+        wwid = lun_named(host, disk.source)
+        return ("LUN", wwid) if wwid else ("device", host.name, disk.source)
+    mount = shared_mount(host, disk.source)
+    if mount:
+        return ("file", mount.source, disk.source.removeprefix(mount.target))
+    return ("file", host.name, disk.source)
