@@ -20,7 +20,7 @@ from pytest_kvmcheck.facts.virtnet import VirtNetwork
 from pytest_kvmcheck.views import identity as identities
 from pytest_kvmcheck.views.cluster import Cluster
 from pytest_kvmcheck.views.cpu import capabilities, cpuinfo, online_cpus, uname
-from pytest_kvmcheck.views.domains import Domain, domains, filters, networks, running_domains, secrets, storage_pools
+from pytest_kvmcheck.views.domains import Domain, filters, networks, running_domains, secrets, storage_pools
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.identity import packages, versions
 from pytest_kvmcheck.views.memory import default_page_bytes
@@ -88,7 +88,8 @@ def test_versions_are_aligned(cluster: Cluster, params: Params) -> None:
 
     What it checks
         Running QEMU and libvirt have the same major version on all hosts, and minor versions at most max_minor_skew apart; every
-        machine type that a domain uses is offered by all hosts. Other differences (kernel, package releases, firmware) warn.
+        machine type of a domain that may move (not tagged local, no assigned devices) is offered by all hosts. Other differences
+        (kernel, package releases, firmware) warn.
 
     Why it matters
         Migration to an older QEMU is not guaranteed to work.
@@ -136,7 +137,7 @@ def _machine_types(cluster: Cluster, findings: Findings) -> None:
     findings.unknown(missing)
 
     def used(host: Host) -> set[tuple[str, str]]:
-        return {(domain.saved.os.arch, domain.saved.os.machine) for domain in domains(host) if domain.saved.os.machine}
+        return {(domain.saved.os.arch, domain.saved.os.machine) for domain in moving_domains(host) if domain.saved.os.machine}
 
     wanted, missing = cluster.each(used)
     findings.unknown(missing)
@@ -946,7 +947,7 @@ def test_room_for_the_loss_of_a_host(cluster: Cluster, params: Params) -> None:
         for lost in itertools.combinations(sorted(needs), min(params.n_minus, len(needs))):
             left = [room.copy() for name, room in sorted(rooms.items()) if name not in lost]
             waiting = sorted((guest for name in lost for guest in needs[name]), key=lambda guest: (-guest.memory_bytes, guest.name))
-            homeless = [guest.name for guest in waiting if not any(_take(room, guest, params.max_ratio_degraded) for room in left)]
+            homeless = [str(guest) for guest in waiting if not any(_take(room, guest, params.max_ratio_degraded) for room in left)]
             if homeless and _all_told(cluster, rooms, lost):
                 free = ", ".join(f"{room.host} {max(0, room.memory_bytes) >> 20} MiB" for room in left) or "nothing"
                 findings.fail(

@@ -20,6 +20,10 @@ class Tag(StrEnum):
     REALTIME = "realtime"
     LEGACY = "legacy"
     THROW_AWAY = "throw-away"
+    MUST_RUN = "must-run"
+    LOCAL = "local"
+    WINDOWS = "windows"
+    LINUX = "linux"
 
 
 class _Strict(BaseModel):

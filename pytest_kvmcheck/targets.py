@@ -33,7 +33,7 @@ CONNECTIONS = (
 class Target:
     """One host or guest. ``spec`` is what the user wrote; ``name`` is how reports call it.
 
-    ``tags`` maps glob patterns of domain names to tags (critical, database, realtime, legacy, throw-away).
+    ``tags`` maps glob patterns of domain names to tags (inventory.Tag).
     """
 
     name: str

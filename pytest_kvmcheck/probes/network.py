@@ -150,7 +150,7 @@ NETWORK: tuple[Probe, ...] = (
         "/etc/ssh/ssh_host_rsa_key.pub /etc/ssh/ssh_host_ecdsa_key.pub /etc/ssh/ssh_host_ed25519_key.pub",
         "public SSH host keys",
     ),
-    files("nvme_identity", "/etc/nvme/hostnqn /etc/nvme/hostid", "NVMe host name and id"),
+    files("nvme_identity", "/etc/nvme/hostnqn /etc/nvme/hostid /sys/class/nvme/nvme*/hostnqn", "NVMe host name and id"),
     files("iscsi_initiator", "/etc/iscsi/initiatorname.iscsi", "iSCSI initiator name", root=Root.MAY),
     files("fc_ports", "/sys/class/fc_host/host*/port_name", "Fibre Channel port names"),
     files("product_uuid", "/sys/class/dmi/id/product_uuid", "UUID by the firmware", root=Root.MAY),

@@ -208,6 +208,10 @@ class Guest:
     vcpus: int
     pages: tuple[Pages, ...]
 
+    def __str__(self) -> str:
+        huge = " on huge pages" if self.pages else ""
+        return f"{self.name} ({self.memory_bytes >> 20} MiB{huge}, {self.vcpus} vCPUs)"
+
     @property
     def small_bytes(self) -> int:
         """Memory that is not on huge pages."""
