@@ -28,7 +28,7 @@ from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.placement import pinned_cpus
 from pytest_kvmcheck.views.services import qemu_conf
 from pytest_kvmcheck.views.system import kernel_log, modprobe
-from pytest_kvmcheck.views.time import container, virtualization
+from pytest_kvmcheck.views.time import container, virtualization_by_any_means
 
 #: The numbers of /dev/kvm.
 KVM_MAJOR, KVM_MINOR = 10, 232
@@ -336,7 +336,7 @@ def test_host_is_bare_metal(host: Host, params: Params) -> None:
         https://docs.kernel.org/virt/kvm/x86/running-nested-guests.html
         https://www.freedesktop.org/software/systemd/man/latest/systemd-detect-virt.html
     """
-    kind, inside = virtualization(host), container(host)
+    kind, inside = virtualization_by_any_means(host), container(host)
     with Findings() as findings:
         if kind != "none":
             machine = dmi(host)
