@@ -10,6 +10,7 @@ from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
 from pytest_kvmcheck.facts.cpulist import format_cpulist
 from pytest_kvmcheck.facts.devicenode import Account, Node
+from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.views.cpu import (
     capabilities,
     cmdline,
@@ -22,13 +23,13 @@ from pytest_kvmcheck.views.cpu import (
     thread_siblings,
     uname,
 )
-from pytest_kvmcheck.views.domains import domains, networks
+from pytest_kvmcheck.views.domains import Domain, domains, networks
 from pytest_kvmcheck.views.hardware import dmi, iommu_groups
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.placement import pinned_cpus
 from pytest_kvmcheck.views.services import qemu_conf
 from pytest_kvmcheck.views.system import kernel_log, modprobe
-from pytest_kvmcheck.views.time import container, virtualization
+from pytest_kvmcheck.views.time import container, virtualization_by_any_means
 
 #: The numbers of /dev/kvm.
 KVM_MAJOR, KVM_MINOR = 10, 232
@@ -336,7 +337,7 @@ def test_host_is_bare_metal(host: Host, params: Params) -> None:
         https://docs.kernel.org/virt/kvm/x86/running-nested-guests.html
         https://www.freedesktop.org/software/systemd/man/latest/systemd-detect-virt.html
     """
-    kind, inside = virtualization(host), container(host)
+    kind, inside = virtualization_by_any_means(host), container(host)
     with Findings() as findings:
         if kind != "none":
             machine = dmi(host)
@@ -441,18 +442,24 @@ def one_of(value: object, name: str, allowed: tuple[str, ...]) -> str:
     return str(word)
 
 
+def _definitions(domain: Domain) -> list[DomainXml]:
+    """Return what a domain is to be, and, while it runs, what it is."""
+    return [domain.saved, domain.live] if domain.running else [domain.saved]
+
+
 def _assigned(host: Host) -> dict[str, list[str]]:
     """Return the domains that own devices of the host, and these: PCI addresses, or the card's MAC with a pool of devices."""
     found: dict[str, list[str]] = {}
     for domain in domains(host):
-        xml = domain.saved
-        devices = [item.pci or item.type for item in xml.devices.hostdevs if item.type == "pci"]
-        for nic in xml.nics:
-            shared = nic.type == "network" and nic.source in networks(host) and networks(host)[nic.source][0].forward_mode
-            if nic.type == "hostdev" or shared == "hostdev":
-                devices.append(f"card {nic.name}")
+        devices: set[str] = set()
+        for xml in _definitions(domain):
+            devices |= {item.pci or item.type for item in xml.devices.hostdevs if item.type == "pci"}
+            for nic in xml.nics:
+                shared = nic.type == "network" and nic.source in networks(host) and networks(host)[nic.source][0].forward_mode
+                if nic.type == "hostdev" or shared == "hostdev":
+                    devices.add(f"card {nic.name}")
         if devices:
-            found[str(domain)] = devices
+            found[str(domain)] = sorted(devices)
     return found
 
 
@@ -613,10 +620,11 @@ def _shared_cores(host: Host) -> list[str]:
     siblings, owners = thread_siblings(host), dict[frozenset[int], str]()
     wrong = []
     for domain in domains(host):
-        cpus = pinned_cpus(domain.saved, range(domain.saved.vcpus))
-        if cpus is None:
+        pins = [pinned_cpus(xml, range(xml.vcpus)) for xml in _definitions(domain)]
+        if None in pins:
             wrong.append(f"{domain} is not pinned")
             continue
+        cpus = frozenset[int]().union(*filter(None, pins))
         for core in {siblings[cpu] for cpu in cpus if cpu in siblings}:
             if core in owners:
                 wrong.append(f"{owners[core]} and {domain} share the core of CPUs {format_cpulist(core)}")

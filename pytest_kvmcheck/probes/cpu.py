@@ -71,6 +71,7 @@ CPU: tuple[Probe, ...] = (
         "$SUDO ls -l /proc/[0-9]*/fd 2>/dev/null | grep -E '^/proc/1/fd:$|/dev/cpu_dma_latency$'; exit 0",
         "processes that hold /dev/cpu_dma_latency open (the device is never opened)",
         root=Root.MUST,
+        timeout_s=20,
         when=f"[ -d {_CPU}/cpu0/cpuidle/state1 ]",
         sudo=("ls -l /proc/[0-9]*/fd",),
     ),

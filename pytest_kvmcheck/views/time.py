@@ -153,16 +153,19 @@ def clocksource(host: Host) -> str:
 
 @fact
 def virtualization(host: Host) -> str:
-    """What the target runs in by systemd-detect-virt: ``none``, ``kvm``, ``qemu`` (emulated), ``vmware`` ...
-
-    Without that tool, the CPU flag by which hypervisors of x86 show themselves tells ``vm`` or ``none``.
-    """
-    if host.evidence.record("detect_virt").cause is Cause.MISSING:
-        flags = cpuinfo(host).flags
-        if not uname(host).x86 or not flags:
-            raise EvidenceMissing(Cause.MISSING, "nothing tells whether this is a virtual machine", "detect_virt")
-        return "vm" if "hypervisor" in flags else "none"
+    """What the target runs in by systemd-detect-virt: ``none``, ``kvm``, ``qemu`` (emulated), ``vmware`` ..."""
     return _detected(host)[0]
+
+
+@fact
+def virtualization_by_any_means(host: Host) -> str:
+    """The same; without that tool, the CPU flag by which hypervisors of x86 show themselves tells ``vm`` or ``none``."""
+    if host.evidence.record("detect_virt").cause is not Cause.MISSING:
+        return virtualization(host)
+    flags = cpuinfo(host).flags
+    if not uname(host).x86 or not flags:
+        raise EvidenceMissing(Cause.MISSING, "nothing tells whether this is a virtual machine", "detect_virt")
+    return "vm" if "hypervisor" in flags else "none"
 
 
 @fact
