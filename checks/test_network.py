@@ -1031,6 +1031,7 @@ def test_forwarding(host: Host, params: Params) -> None:
         verify: sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding
 
     When not to
+        Hosts that route for containers, OVN or OpenStack's L3 agent: router, with forward_policy any.
         libvirt refuses IPv6 forwarding where the host takes its own routes from router advertisements (accept_ra=1).
 
     References
