@@ -51,6 +51,7 @@ from pytest_kvmcheck.views.network import (
     rules,
     setting,
     static_names,
+    team,
 )
 from pytest_kvmcheck.views.processes import vhost_of
 from pytest_kvmcheck.views.services import managers, qemu_conf, unit
@@ -477,7 +478,7 @@ def has_bonds(host: Host) -> str | None:
     "KVM-NET-006",
     title="Bonds and teams are fully up",
     severity=Severity.HIGH,
-    reads=("ip_link", "nic_state"),
+    reads=("ip_link", "nic_state", "teams"),
     params={"min_slaves": 2},
     applies=has_bonds,
 )
@@ -487,8 +488,8 @@ def test_bonds_are_up(host: Host, params: Params) -> None:
     What it checks
         Each bond in use has min_slaves members or more, all of them with mii_status UP; it watches its links by miimon, or by
         arp_interval where the mode allows that. With 802.3ad all members are in the active aggregator and the partner has an
-        address. Modes that spread packets have members of one speed. Of a team, which the kernel knows little of, the carrier of
-        its ports is judged: dead ports fail, and beyond that the answer is unknown. Bonds of Open vSwitch are not judged here.
+        address. Modes that spread packets have members of one speed. Of a team the same is asked of its daemon (teamdctl, as
+        root); ports without carrier fail in any case. Bonds of Open vSwitch are not judged here.
 
     Why it matters
         A bond with one dead member works, and nobody looks, until the other one dies.
@@ -513,12 +514,28 @@ def test_bonds_are_up(host: Host, params: Params) -> None:
             )
             findings.fail_if(not bond.up, f"{host}: {bond.name} is down.")
             if bond.kind == "team":
-                for member in members:
-                    findings.fail_if(not member.carrier, f"{host}: {member.name} of {bond.name} has no carrier.")
-                why = f"{bond.name} is a team, of whose state only its daemon knows"
-                findings.unknown(EvidenceMissing(Cause.NOT_COLLECTED, why, "ip_link"))
+                try:
+                    _judge_team(host, bond, members, findings)
+                except EvidenceMissing as missing:
+                    findings.unknown(missing)
                 continue
             _judge_bond(host, bond, members, findings)
+
+
+def _judge_team(host: Host, bond: Link, members: list[Link], findings: Findings) -> None:
+    dead = [member.name for member in members if not member.carrier]
+    findings.fail_if(bool(dead), f"{host}: {', '.join(dead)} of {bond.name} has no carrier.")
+    state = team(host, bond.name)
+    down = [name for name, port in sorted(state.ports.items()) if not port.up and name not in dead]
+    findings.fail_if(bool(down), f"{host}: {', '.join(down)} of {bond.name} is down, by its daemon.")
+    outside = [member.name for member in members if member.name not in state.ports]
+    findings.fail_if(bool(outside), f"{host}: the daemon of {bond.name} does not know {', '.join(outside)}.")
+    if state.runner == "lacp":
+        apart = {port.aggregator for port in state.ports.values()}
+        findings.fail_if(None in apart or len(apart) > 1, f"{host}: not all members of {bond.name} are in one aggregator of LACP.")
+    speeds = {port.speed_mbit for port in state.ports.values() if port.up}
+    unequal = len(speeds) > 1 and state.runner not in ("activebackup", "broadcast")
+    findings.fail_if(unequal, f"{host}: the members of {bond.name} ({state.runner}) differ in speed.")
 
 
 def _judge_bond(host: Host, bond: Link, members: list[Link], findings: Findings) -> None:
@@ -1014,6 +1031,7 @@ def test_forwarding(host: Host, params: Params) -> None:
         verify: sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding
 
     When not to
+        Hosts that route for containers, OVN or OpenStack's L3 agent: router, with forward_policy any.
         libvirt refuses IPv6 forwarding where the host takes its own routes from router advertisements (accept_ra=1).
 
     References

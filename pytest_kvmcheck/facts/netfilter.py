@@ -158,7 +158,7 @@ def parse_zones(text: str) -> tuple[Zone, ...]:
             blocks[-1][1][field[1]] = (field[2] or "").strip()
         else:
             raise ParseError(f"not a line of firewall-cmd: {line[:60]!r}")
-    if not blocks or not all({"target", "services", "ports"} <= set(fields) for _, fields, _ in blocks):
+    if not blocks or not all({"services", "ports"} <= set(fields) for _, fields, _ in blocks):
         raise ParseError(f"not the zones of firewalld: {text.strip()[:60]!r}")
     return tuple(_zone(head, fields, rich) for head, fields, rich in blocks)
 
@@ -179,7 +179,7 @@ def _zone(head: str, fields: Mapping[str, str], rich: list[str]) -> Zone:
     return Zone(
         head.split()[0],
         "active" in head.partition("(")[2],
-        fields["target"],
+        fields.get("target", "default"),
         words("interfaces"),
         words("sources"),
         tuple(services),

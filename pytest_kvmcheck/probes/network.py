@@ -52,6 +52,17 @@ NETWORK: tuple[Probe, ...] = (
         root=Root.MAY,
         sudo=("grep -rlsE total-vfs /etc/NetworkManager/system-connections",),
     ),
+    # The daemons of teams are asked through sockets of their own; asking starts none.
+    shell(
+        "teams",
+        "command -v teamdctl >/dev/null || { echo 'teamdctl: not found' >&2; exit 127; }\n"
+        "n=0; for t in $(ip -o link show type team | while IFS=': ' read -r _ t _; do echo ${t%@*}; done); do\n"
+        "  n=$((n+1)); [ $n -le 16 ] || break; echo @@$N $t; $SUDO teamdctl $t state dump\ndone; exit 0",
+        "state of teams by their daemons",
+        when="[ -d /sys/module/team ]",
+        keyed=True,
+        root=Root.MUST,
+    ),
     # Listing what is loaded loads nothing, but asking where nothing is loaded may: hence the conditions.
     shell(
         "nftables",

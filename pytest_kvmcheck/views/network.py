@@ -11,6 +11,7 @@ from pytest_kvmcheck.facts.iplink import Link, parse_links
 from pytest_kvmcheck.facts.iproute import Interface, Route, Rule, egress, parse_interfaces, parse_routes, parse_rules
 from pytest_kvmcheck.facts.names import Lookup, parse_addresses, parse_getent, parse_hosts
 from pytest_kvmcheck.facts.pci import PciDevice, Places, parse_pci, parse_places
+from pytest_kvmcheck.facts.team import Team, parse_team
 from pytest_kvmcheck.views.host import Host, fact
 
 
@@ -93,6 +94,12 @@ def fastest_mode(host: Host, name: str) -> int:
     if f"ethtool{KEY_SEPARATOR}{name}" not in host.evidence.records:
         return 0
     return host.evidence.parsed(f"ethtool{KEY_SEPARATOR}{name}", parse_fastest)
+
+
+def team(host: Host, name: str) -> Team:
+    """Return the state of a team by its daemon."""
+    host.evidence.text("teams")
+    return host.evidence.parsed(f"teams{KEY_SEPARATOR}{name}", parse_team)
 
 
 def egress_to(host: Host, address: str) -> str:
