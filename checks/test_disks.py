@@ -251,7 +251,7 @@ def is_local(disk: Disk) -> str | None:
     "KVM-DSK-004",
     title="The asynchronous I/O mode is consistent with cache and backend",
     severity=Severity.MEDIUM,
-    reads=("virsh", "domain", "images"),
+    reads=("virsh", "domain", "images", "mounts"),
     applies=all_of(is_a_disk, is_local),
 )
 def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
@@ -259,7 +259,7 @@ def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
 
     What it checks
         io=native goes with cache none or directsync only. Disks of critical domains on block devices or on raw files without
-        holes use native or io_uring; everything else may use any mode.
+        holes on a local file system use native or io_uring; everything else may use any mode.
 
     Why it matters
         With the host's page cache in between, native I/O blocks; without native or io_uring, a busy disk waits for threads.
@@ -288,7 +288,7 @@ def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
 
 
 def _full(host: Host, disk: Disk) -> bool:
-    return not image(host, disk.source).sparse
+    return not image(host, disk.source).sparse and not is_remote(mount_holding(host, disk.source).type)
 
 
 @condition
@@ -743,6 +743,8 @@ def _wanted_by_mount(host: Host, findings: Findings) -> dict[str, int]:
         for disk in domain.saved.disks:
             if disk.type == "file" and disk.is_disk and disk.source and disk.source not in seen:
                 seen.add(disk.source)
+                if image_heads(host).magic.get(disk.source) == "absent":
+                    continue  # an image that is gone needs no space
                 with findings.part():
                     wanted[mount_holding(host, disk.source).target] += capacity(host, domain, disk)
     return dict(wanted)

@@ -217,7 +217,8 @@ def test_paths_are_sound(host: Host, multipath_map: MultipathMap, params: Params
                 findings.fail(f"{where}: the device is {path.dev_state or 'not told'}, expected running.")
             elif path.marginal not in ("", "normal"):
                 findings.fail(f"{where} is {path.marginal}.")
-        findings.fail_if(not multipath_map.paths, f"{host}: {name} has no path at all.")
+        if not any(path.checker_state in ("ready", *PENDING) for path in multipath_map.paths):
+            findings.fail(f"{host}: {name} has {'no ready path' if multipath_map.paths else 'no path at all'}.")
         if later is None:
             findings.fail(f"{host}: {name} was gone at the second look.")
         elif later.faults is not None and multipath_map.faults is not None:

@@ -59,7 +59,6 @@ class Plan:
         """Return what a bundle's manifest says about the run besides its targets."""
         return {
             "catalogue_sha256": catalog.digest(shipped("checks").glob("test_*.py")),
-            "active": self.settings.active,
             "profile": self.settings.profile,
             "profiles": {profile.name: profile.digest for profile in (self.profile, *self.profiles.values())},
         }
@@ -229,6 +228,10 @@ def _redacted(evidence: Evidence, key: bytes) -> Evidence:
 def seal(plan: Plan, directory: Path) -> None:
     """Write the evidence of the gathered *plan* as a bundle."""
     manifest = bundle.Manifest(
-        f"pytest-kvmcheck {__version__}", plan.started_at, plan.finished_at, tuple(plan.targets), plan.meta()
+        f"pytest-kvmcheck {__version__}",
+        plan.started_at,
+        plan.finished_at,
+        tuple(plan.targets),
+        {**plan.meta(), "active": plan.settings.active},
     )
     bundle.write(directory, manifest, [host.evidence for host in plan.hosts])

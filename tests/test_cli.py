@@ -55,7 +55,7 @@ def test_explain_tells_all(check_id: str) -> None:
         (("explain", "KVM-MEM-01"), "unknown check id; did you mean KVM-MEM-001?"),
         (("list", "--profile", "prodction"), "did you mean production?"),
         (("list", "--area", "MME"), "did you mean MEM?"),
-        (("commands", "--check", "KVM-STO-02"), "did you mean KVM-STO-002?"),
+        (("commands", "--check", "KVN-STO-002"), "did you mean KVM-STO-002?"),
         (("commands", "--sudoers", "a b"), "no name of a user"),
         (("verify", "nowhere"), "not an evidence bundle"),
         (("sos-coverage", "nowhere"), "there is no such file or directory"),

@@ -18,7 +18,7 @@ WAIVER = "[{check: KVM-KSM-002, subject: a, reason: x, owner: anna, approver: be
 
 @pytest.fixture
 def place(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("", "_PROFILE", "_INVENTORY", "_WAIVERS", "_RECORD", "_JSON"):
+    for name in ("", "_PROFILE", "_INVENTORY", "_WAIVERS", "_RECORD", "_JSON", "_ACTIVE"):
         monkeypatch.delenv(f"KVMCHECK{name}", raising=False)
     ksm = {"files": {"/sys/kernel/mm/ksm/run": "1", "/sys/kernel/mm/ksm/merge_across_nodes": "1"}}
     evidence = casefile.evidence("a", {"evidence": {"ksm": ksm}, "domains": []})
@@ -64,6 +64,23 @@ def test_option_before_environment_before_ini(
     assert (place / expected / "evidence" / "SHA256SUMS").is_file()
     assert [path.parent.name for path in place.glob("*/out.json")] == [expected]
     shutil.rmtree(place / expected / "evidence")
+
+
+def test_active_probes_are_shown_and_kept_in_the_manifest(
+    place: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*options: str) -> str:
+        result = pytester.runpytest_subprocess("--kvmcheck", "--hosts=bundle:a", "-k", "KVM-KSM-002", *options)
+        return "\n".join(result.outlines + result.errlines)
+
+    assert "active probes" not in run("--kvmcheck-record=none")
+    assert json.loads((place / "none" / "manifest.json").read_text())["active"] is False
+    assert "active probes (option)" in run("--kvmcheck-active", "--kvmcheck-record=all")
+    assert json.loads((place / "all" / "manifest.json").read_text())["active"] is True
+    monkeypatch.setenv("KVMCHECK_ACTIVE", "yes")
+    assert "active probes (environment)" in run()
+    monkeypatch.setenv("KVMCHECK_ACTIVE", "maybe")
+    assert "KVMCHECK_ACTIVE: expected true or false, given: 'maybe'" in run()
 
 
 def test_the_switch_by_environment(place: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

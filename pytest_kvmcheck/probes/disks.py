@@ -94,7 +94,7 @@ DISKS: tuple[Probe, ...] = (
     shell(
         "df",
         f"{_REMOTE_MOUNTS}"
-        "command -v df >/dev/null || exit 127\n"
+        "command -v df >/dev/null || exit 127; set -f\n"
         "l=; case $(df --version 2>/dev/null) in *GNU*) l=l ;; esac\n"
         "echo @@$N blocks; timeout 8 df -Pk$l\n"
         "echo @@$N inodes; timeout 8 df -Pi$l\n"

@@ -22,8 +22,9 @@ NONCE = "0123456789abcdef0123456789abcdef"
 SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
 
 
-def ask(*probes: Probe, shell: list[str] = SHELLS[0], sudo: bool = False) -> dict[str, reply.Record]:
-    done = subprocess.run([*shell, "-c", build(probes, NONCE, sudo=sudo)], capture_output=True, timeout=60, check=False)
+def ask(*probes: Probe, shell: list[str] = SHELLS[0], sudo: bool = False, active: bool = False) -> dict[str, reply.Record]:
+    text = build(probes, NONCE, sudo=sudo, active=active)
+    done = subprocess.run([*shell, "-c", text], capture_output=True, timeout=60, check=False)
     found = reply.read(reply.decode(done.stdout), NONCE, probes)
     assert found is not None, done.stderr
     assert found.complete
@@ -272,6 +273,14 @@ def test_keyed_answers(shell: list[str]) -> None:
 
 def test_a_condition_that_does_not_hold(shell: list[str]) -> None:
     assert ask(Probe("x", "", "echo no", when="false"), shell=shell)["x"].cause is Cause.SKIPPED
+
+
+def test_active_probes_are_asked_on_request_only() -> None:
+    probe = Probe("x", "", "echo sent", active=True)
+    assert "echo sent" not in build([probe], NONCE)
+    held = ask(probe)["x"]
+    assert (held.cause, held.stdout) == (Cause.SKIPPED, "")
+    assert ask(probe, active=True)["x"].stdout == "sent\n"
 
 
 def test_root_only_is_not_tried_without_root() -> None:
