@@ -138,7 +138,8 @@ def huge_memory_by_node(domain: Domain) -> dict[int, int]:
     evidence.text("qemu_huge_maps")
     probe = f"qemu_huge_maps{KEY_SEPARATOR}{pid}"
     if probe not in evidence.records:
-        raise EvidenceMissing(Cause.NOT_PERMITTED, f"where the huge pages of {domain} are is told to root only", "qemu_huge_maps")
+        why = f"where the huge pages of {domain} are is told to an account of root only, not by sudo"
+        raise EvidenceMissing(Cause.MISSING, why, "qemu_huge_maps")
     return evidence.parsed(probe, parse_huge_maps)
 
 
