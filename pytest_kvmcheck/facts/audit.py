@@ -1,11 +1,13 @@
 r"""The kernel's audit: ``auditctl -s`` and ``ausearch --raw``.
 
-Source: auditctl(8), ausearch(8), https://libvirt.org/auditlog.html. Names that hold blanks or quotes are written in hexadecimal digits.
+Source: auditctl(8), ausearch(8), https://libvirt.org/auditlog.html. Names that hold blanks or
+quotes are written in hexadecimal digits.
 
 >>> parse_audit_status("enabled 1\nfailure 1\npid 290\nlost 0\n")
 AuditStatus(enabled=1, pid=290, lost=0)
->>> text = '''type=VIRT_CONTROL msg=audit(1795579711.575:77): pid=497 uid=0 auid=4294967295 ses=4294967295 subj=unconfined msg=\'virt=kvm op=start reason=booted vm="db01" uuid=22222222-2222-4222-8222-222222222222 vm-pid=-1 exe="/usr/sbin/libvirtd" hostname=? addr=? terminal=? res=failed\'UID="root"
-... '''
+>>> text = "type=VIRT_CONTROL msg=audit(1795579711.575:77): pid=497 uid=0 auid=4294967295 ses=4294967295 subj=unconfined " \
+...        "msg='virt=kvm op=start reason=booted vm=\"db01\" uuid=22222222-2222-4222-8222-222222222222 vm-pid=-1 " \
+...        "exe=\"/usr/sbin/libvirtd\" hostname=? addr=? terminal=? res=failed'UID=\"root\"\n"
 >>> parse_control_records(text)
 (ControlRecord(time_s=1795579711.575, op='start', reason='booted', vm='db01', succeeded=False),)
 """
@@ -66,9 +68,7 @@ def parse_control_records(text: str) -> tuple[ControlRecord, ...]:
         if not match:
             raise ParseError(f"not a record of libvirt: {line[:80]!r}")
         found.append(
-            ControlRecord(
-                float(match["time"]), match["op"], match["reason"], _name(match["vm"]), match["res"] in ("success", "1")
-            )
+            ControlRecord(float(match["time"]), match["op"], match["reason"], _name(match["vm"]), match["res"] in ("success", "1"))
         )
     return tuple(found)
 

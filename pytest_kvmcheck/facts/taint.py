@@ -15,7 +15,7 @@ MEANING = {
     0: "a proprietary module", 1: "a module that was forced in", 2: "a CPU that is out of specification",
     3: "a module that was forced out", 4: "a machine check", 5: "a bad page", 6: "a request of user space", 7: "an oops or BUG",
     8: "an overridden ACPI table", 9: "a kernel warning", 10: "a staging driver", 11: "a firmware bug", 12: "an out-of-tree module",
-    13: "an unsigned module", 14: "a soft lockup", 15: "a live patch", 16: "an auxiliary taint", 17: "a randomized structure layout",
+    13: "an unsigned module", 14: "a soft lockup", 15: "a live patch", 16: "an auxiliary taint", 17: "a randomized layout",
     18: "a test",
 }  # fmt: skip
 

@@ -34,7 +34,9 @@ import re
 from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
-_NO_REPOSITORY = re.compile(r"No repositor(?:y|ies) (?:defined|available).*|Warning: No repositories.*|There are no enabled.*", re.I)
+_NO_REPOSITORY = re.compile(
+    r"No repositor(?:y|ies) (?:defined|available).*|Warning: No repositories.*|There are no enabled.*", re.I
+)
 
 
 def _answer(text: str, tool: str) -> list[str]:
@@ -52,9 +54,9 @@ def parse_apt_sources(text: str) -> tuple[str, ...]:
     stanza: dict[str, str] = {}
 
     def close() -> None:
-        if {"URIs", "Suites"} <= set(stanza) and stanza.get("Enabled", "yes").lower() not in ("no", "false", "0"):
-            if "deb" in stanza.get("Types", "deb").split():
-                found.append(f"{stanza['URIs']} {stanza['Suites']}")
+        enabled = stanza.get("Enabled", "yes").lower() not in ("no", "false", "0")
+        if {"URIs", "Suites"} <= set(stanza) and enabled and "deb" in stanza.get("Types", "deb").split():
+            found.append(f"{stanza['URIs']} {stanza['Suites']}")
         stanza.clear()
 
     for line in map(str.strip, text.splitlines()):

@@ -98,7 +98,7 @@ LIBVIRT: tuple[Probe, ...] = (
         '[ $r = 0 ] || { printf "%s\\n" "$n" >&2; exit $r; }\n'
         "echo @@$N nets; printf '%s\\n' \"${n%%@*}\"; echo @@$N pools; printf '%s\\n' \"${n#*@}\"\n"
         "k=net b=; for i in $n; do\n"
-        "  case $i in @) k=pool; continue ;; *[!0-9a-fA-F-]*) continue ;; ????????-????-????-????-????????????) ;; *) continue ;; esac\n"
+        "  case $i in @) k=pool; continue ;; *[!0-9a-fA-F-]*) continue ;; *-*-*-*-*) ;; *) continue ;; esac\n"
         '  b="$b echo @@$N $k/$i/xml; $k-dumpxml $i; echo @@$N $k/$i/info; $k-info $i;"\n'
         "done\n"
         f'{_VIRSH} "$b echo @@$N secrets; secret-list; echo @@$N filters; nwfilter-list" 2>&1; exit 0',

@@ -9,9 +9,9 @@ from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, com
 
 #: Daemons that virt-admin can ask. Only active ones are: a socket would start the others.
 _ADMIN = (
-    "libvirtd virtqemud virtproxyd virtnetworkd virtstoraged virtnodedevd virtsecretd virtnwfilterd virtinterfaced"
-    " virtlogd virtlockd"
-).split()
+    *("libvirtd", "virtqemud", "virtproxyd", "virtnetworkd", "virtstoraged", "virtnodedevd"),
+    *("virtsecretd", "virtnwfilterd", "virtinterfaced", "virtlogd", "virtlockd"),
+)
 _ASK_LOGGING = "daemon-log-filters; daemon-log-outputs"
 
 #: How many messages of libvirt are kept, the last ones.
@@ -54,7 +54,9 @@ END { out() }
 """.replace("DATE", _DATE).replace("PICKED", _PICKED.replace("/", r"\/").replace("'", "."))
 
 #: What of rsyslog's configuration sends messages elsewhere. Passwords of a target are not among it.
-_RSYSLOG = r'[[:space:]]@@?[[A-Za-z0-9(:][^;[:space:]]*|type="om[a-z]+"|protocol="[a-z]+"|om(relp|elasticsearch|kafka|fwd):[^;[:space:]]*'
+_RSYSLOG = (
+    r'[[:space:]]@@?[[A-Za-z0-9(:][^;[:space:]]*|type="om[a-z]+"|protocol="[a-z]+"|om(relp|elasticsearch|kafka|fwd):[^;[:space:]]*'
+)
 
 LOGS: tuple[Probe, ...] = (
     shell(
@@ -83,7 +85,7 @@ LOGS: tuple[Probe, ...] = (
     shell(
         "journal",
         "command -v journalctl >/dev/null || { echo 'journalctl: not found' >&2; exit 127; }\n"
-        "j() { $SUDO journalctl -q --no-pager \"$@\"; }\n"
+        'j() { $SUDO journalctl -q --no-pager "$@"; }\n'
         "c=$(j -k -b -n 1 -o short-unix)\n"
         "[ \"$c\" ] || { echo 'the journal shows no line of the kernel to this account' >&2; exit 77; }\n"
         "echo @@$N control; printf '%s\\n' \"$c\"\n"
@@ -111,7 +113,7 @@ LOGS: tuple[Probe, ...] = (
     ),
     shell(
         "journal_dirs",
-        "[ -d /run ] || exit 66\nfor d in /var/log/journal/* /run/log/journal/*; do [ -d \"$d\" ] && echo \"$d\"; done; exit 0",
+        '[ -d /run ] || exit 66\nfor d in /var/log/journal/* /run/log/journal/*; do [ -d "$d" ] && echo "$d"; done; exit 0',
         "where journals are kept",
         roles=EVERYWHERE,
     ),
@@ -129,8 +131,8 @@ LOGS: tuple[Probe, ...] = (
     ),
     shell(
         "log_sizes",
-        "set --; for d in /var/log/libvirt /var/log/journal; do [ -e $d ] && set -- \"$@\" $d; done\n"
-        "[ $# -gt 0 ] || exit 66\n$SUDO du -skx \"$@\"",
+        'set --; for d in /var/log/libvirt /var/log/journal; do [ -e $d ] && set -- "$@" $d; done\n'
+        '[ $# -gt 0 ] || exit 66\n$SUDO du -skx "$@"',
         "how large the logs of libvirt and the journals are",
         root=Root.MAY,
         sudo=("du -skx /var/log/libvirt /var/log/journal", "du -skx /var/log/libvirt"),
@@ -138,7 +140,7 @@ LOGS: tuple[Probe, ...] = (
     shell(
         "rsyslog_conf",
         "[ -e /etc/rsyslog.conf ] || exit 66\n"
-        "set -- /etc/rsyslog.conf; [ -d /etc/rsyslog.d ] && set -- \"$@\" /etc/rsyslog.d\n"
+        'set -- /etc/rsyslog.conf; [ -d /etc/rsyslog.d ] && set -- "$@" /etc/rsyslog.d\n'
         "o=$($SUDO grep -rhvE --include=*.conf '^[[:space:]]*(#|$)' \"$@\") || exit 1\n"
         f"printf '%s\\n' \"$o\" | grep -oiE '{_RSYSLOG}'; exit 0",
         "where rsyslog sends messages",

@@ -57,9 +57,9 @@ SERVICES: tuple[Probe, ...] = (
         "kernels",
         "echo @@$N flags; for f in /run/reboot-required /run/reboot-needed; do [ -e $f ] && echo $f; done\n"
         "[ -r /run/reboot-required.pkgs ] && cat /run/reboot-required.pkgs\n"
-        "r=$(uname -r); v=$(uname -v); echo @@$N running; printf '%s\\n' \"$r\" \"$v\"\n"
+        'r=$(uname -r); v=$(uname -v); echo @@$N running; printf \'%s\\n\' "$r" "$v"\n'
         "echo @@$N images; for f in /boot/vmlinuz-* /boot/vmlinux-* /boot/Image-* /boot/image-* /lib/modules/*/vmlinuz; do\n"
-        "  [ -e \"$f\" ] && echo \"$f\"; done\n"
+        '  [ -e "$f" ] && echo "$f"; done\n'
         "case $v in *Debian*) echo @@$N debian; dpkg-query -W -f '${Version}\\n' \"linux-image-$r\" 2>&1 ;; esac; exit 0",
         "the running kernel, the installed ones, and whether a reboot was asked for",
         keyed=True,
@@ -75,8 +75,8 @@ SERVICES: tuple[Probe, ...] = (
         '  [ -d /proc/$p ] && set -- "$@" $p\n'
         "done\n"
         "echo @@$N exe; [ $# -gt 0 ] || exit 0\n"
-        "l=; for p; do l=\"$l /proc/$p/exe\"; done; $SUDO ls -l $l 2>&1\n"
-        "echo @@$N libraries; l=; for p; do l=\"$l /proc/$p/maps\"; done\n"
+        'l=; for p; do l="$l /proc/$p/exe"; done; $SUDO ls -l $l 2>&1\n'
+        'echo @@$N libraries; l=; for p; do l="$l /proc/$p/maps"; done\n'
         "$SUDO grep -HE '\\.so[.0-9]* \\(deleted\\)$' $l 2>&1; exit 0",
         "programs and libraries of libvirt's daemons and of running guests that were replaced on the disk",
         keyed=True,
@@ -87,7 +87,7 @@ SERVICES: tuple[Probe, ...] = (
     # for an ordinary user and is asked by root only.
     shell(
         "updates",
-        "q() { o=$(timeout 25 \"$@\" 2>&1); r=$?; printf '%s\\n' \"$o\"; echo rc=$r; }\n"
+        'q() { o=$(timeout 25 "$@" 2>&1); r=$?; printf \'%s\\n\' "$o"; echo rc=$r; }\n'
         "if command -v rpm >/dev/null && rpm -q glibc >/dev/null 2>&1; then\n"
         "  if command -v zypper >/dev/null; then export ZYPP_LOGFILE=/dev/null\n"
         "    echo @@$N zypper/repos; q zypper --non-interactive --no-refresh -q lr -E\n"
@@ -98,16 +98,17 @@ SERVICES: tuple[Probe, ...] = (
         " /var/cache/libdnf5/*/repodata/repomd.xml /var/cache/yum/*/*/*/repomd.xml 2>/dev/null\n"
         "    d=; command -v yum >/dev/null && d=yum; command -v dnf >/dev/null && d=dnf\n"
         "    [ $d ] || exit 0; echo @@$N dnf/repos\n"
-        "    if [ \"$SUDO\" ] || [ \"$(id -u)\" = 0 ]; then\n"
+        '    if [ "$SUDO" ] || [ "$(id -u)" = 0 ]; then\n'
         "      case $d in dnf) q $SUDO dnf -C -q repolist --enabled;; *) q $SUDO yum -C -q repolist enabled ;; esac\n"
         "      echo @@$N dnf/pending; q $SUDO $d -C -q updateinfo list --security\n"
         "    else echo 'not asked without root: Permission denied'; echo rc=77; fi\n"
         "  fi\n"
         "elif command -v apt-get >/dev/null; then\n"
-        "  echo @@$N apt/sources; for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do [ -r \"$f\" ] || continue\n"
-        "    case $f in *.list|*.sources) ;; *) continue ;; esac; echo \"file $f\"; sed -nE"
-        " 's#//[^/@ ]*@#//#; s/^[[:space:]]*(deb[[:space:]]|Types:|URIs:|Suites:|Enabled:)/\\1/p; s/^[[:space:]]*$/--/p' \"$f\"; done\n"
-        "  echo @@$N apt/lists; for f in /var/lib/apt/lists/*Release; do [ -e \"$f\" ] && echo \"${f##*/}\"; done\n"
+        '  echo @@$N apt/sources; for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do [ -r "$f" ] || continue\n'
+        '    case $f in *.list|*.sources) ;; *) continue ;; esac; echo "file $f"; sed -nE'
+        " 's#//[^/@ ]*@#//#; s/^[[:space:]]*(deb[[:space:]]|Types:|URIs:|Suites:|Enabled:)/\\1/p; s/^[[:space:]]*$/--/p' \"$f\"\n"
+        "  done\n"
+        '  echo @@$N apt/lists; for f in /var/lib/apt/lists/*Release; do [ -e "$f" ] && echo "${f##*/}"; done\n'
         "  echo @@$N apt/times; stat -c '%Y %n' /var/lib/apt/lists /var/lib/apt/lists/partial"
         " /var/lib/apt/periodic/update-success-stamp 2>/dev/null\n"
         "  echo @@$N apt/pending; q apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
