@@ -59,8 +59,12 @@ def _vcpu(saved: DomainXml, live: DomainXml) -> Iterator[str]:
 
 def _cputune(saved: DomainXml, live: DomainXml) -> Iterator[str]:
     if not _auto(saved):
-        yield from _each("cputune: vcpupin ", live.vcpupins, saved.vcpupins)
-        yield from _differ("cputune: emulatorpin is", live.emulatorpin, saved.emulatorpin)
+        pinned = {*live.vcpupins, *saved.vcpupins}
+        now, then = ({index: item.pin_of(index) for index in pinned} for item in (live, saved))
+        yield from _each("cputune: vcpupin ", now, then)
+        if live.emulatorpin or saved.emulatorpin:
+            now_on, then_on = (item.emulatorpin or item.vcpu_cpuset for item in (live, saved))
+            yield from _differ("cputune: emulatorpin is", now_on, then_on)
         yield from _each("cputune: iothreadpin ", live.iothreadpins, saved.iothreadpins)
     yield from _each("cputune: ", live.tuning.limits, saved.tuning.limits)
 
@@ -71,10 +75,10 @@ def _cputune(saved: DomainXml, live: DomainXml) -> Iterator[str]:
             for thread in item.threads or (None,)
         }
 
-    now, then = policies(live), policies(saved)
-    for kind, thread in sorted({*now, *then}, key=str):
+    running, stored = policies(live), policies(saved)
+    for kind, thread in sorted({*running, *stored}, key=str):
         where = f"cputune: {kind}" + ("" if thread is None else f" {thread}")
-        yield from _differ(f"{where} is", now.get((kind, thread)), then.get((kind, thread)))
+        yield from _differ(f"{where} is", running.get((kind, thread)), stored.get((kind, thread)))
 
 
 def _numatune(saved: DomainXml, live: DomainXml) -> Iterator[str]:

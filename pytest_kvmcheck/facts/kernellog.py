@@ -18,6 +18,8 @@ from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 _LINE = re.compile(r"(?P<time>\d{1,12}\.\d{1,9}) \S+ (?:kernel|unknown)(?:\[\d+\])?: ?(?P<text>.*)")
+#: systemd and others write into the kernel's log too.
+_OTHERS = re.compile(r"\d{1,12}\.\d{1,9} \S+ [\w.()@/-]+(?:\[\d+\])?: .*")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def parse_kernel_log(text: str) -> tuple[KernelMessage, ...]:
         match = _LINE.fullmatch(line)
         if match:
             found.append(KernelMessage(float(match["time"]), match["text"]))
-        elif not line.startswith((" ", "\t")):  # continuation lines of one message are indented
+        elif not line.startswith((" ", "\t")) and not _OTHERS.fullmatch(line):  # continuation lines of one message are indented
             raise ParseError(f"not a line of the kernel's log: {line[:80]!r}")
     return tuple(found)
 
