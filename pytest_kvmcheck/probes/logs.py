@@ -121,13 +121,13 @@ LOGS: tuple[Probe, ...] = (
     shell(
         "qemu_log",
         "[ -d /var/log/libvirt/qemu ] || [ ! -x /var/log/libvirt ] || exit 66\n"
-        f"$SUDO grep -raHE --include=*.log '^{_DATE}|{_PICKED.replace(chr(39), '.')}' /var/log/libvirt/qemu |"
+        "$SUDO grep -raH --include=*.log . /var/log/libvirt/qemu |"
         f" awk '{_QEMU_LOG_AWK}'; exit 0",
         "what the logs of the domains say: starts, stops and troubles",
         root=Root.MUST,
         timeout_s=30,
         max_bytes=8 * MAX_BYTES,
-        sudo=(f"grep -raHE --include=*.log ^{_DATE}|{_PICKED.replace(chr(39), '.')} /var/log/libvirt/qemu",),
+        sudo=("grep -raH --include=*.log . /var/log/libvirt/qemu",),
     ),
     shell(
         "log_sizes",
@@ -141,13 +141,13 @@ LOGS: tuple[Probe, ...] = (
         "rsyslog_conf",
         "[ -e /etc/rsyslog.conf ] || exit 66\n"
         'set -- /etc/rsyslog.conf; [ -d /etc/rsyslog.d ] && set -- "$@" /etc/rsyslog.d\n'
-        "o=$($SUDO grep -rhvE --include=*.conf '^[[:space:]]*(#|$)' \"$@\") || exit 1\n"
-        f"printf '%s\\n' \"$o\" | grep -oiE '{_RSYSLOG}'; exit 0",
+        'o=$($SUDO grep -rh --include=*.conf . "$@"); [ $? -le 1 ] || exit 1\n'
+        f"printf '%s\\n' \"$o\" | grep -vE '^[[:space:]]*#' | grep -oiE '{_RSYSLOG}'; exit 0",
         "where rsyslog sends messages",
         root=Root.MAY,
         sudo=(
-            "grep -rhvE --include=*.conf ^[[:space:]]*(#|$) /etc/rsyslog.conf /etc/rsyslog.d",
-            "grep -rhvE --include=*.conf ^[[:space:]]*(#|$) /etc/rsyslog.conf",
+            "grep -rh --include=*.conf . /etc/rsyslog.conf /etc/rsyslog.d",
+            "grep -rh --include=*.conf . /etc/rsyslog.conf",
         ),
     ),
 )

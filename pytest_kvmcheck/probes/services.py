@@ -77,11 +77,11 @@ SERVICES: tuple[Probe, ...] = (
         "echo @@$N exe; [ $# -gt 0 ] || exit 0\n"
         'l=; for p; do l="$l /proc/$p/exe"; done; $SUDO ls -l $l 2>&1\n'
         'echo @@$N libraries; l=; for p; do l="$l /proc/$p/maps"; done\n'
-        "$SUDO grep -HE '\\.so[.0-9]* \\(deleted\\)$' $l 2>&1; exit 0",
+        "$SUDO grep -HF '(deleted)' $l 2>&1 | grep -E '\\.so[.0-9]* \\(deleted\\)$|^(grep|sudo): '; exit 0",
         "programs and libraries of libvirt's daemons and of running guests that were replaced on the disk",
         keyed=True,
         root=Root.MUST,
-        sudo=("ls -l /proc/[0-9]*/exe", "grep -HE \\.so[.0-9]* \\(deleted\\)$ /proc/[0-9]*/maps"),
+        sudo=("ls -l /proc/[0-9]*/exe", "grep -HF (deleted) /proc/[0-9]*/maps"),
     ),
     # Caches only, and nothing written: apt's own are switched off, zypper logs to nowhere, dnf would make a cache of its own
     # for an ordinary user and is asked by root only.
