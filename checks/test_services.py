@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import PurePosixPath
 
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
-from pytest_kvmcheck.evidence import parsing
-from pytest_kvmcheck.facts.shellvars import parse_assignments
-from pytest_kvmcheck.views.domains import DAEMON_CHECK, running_domains, virsh
+from pytest_kvmcheck.facts.domaindrift import ELEMENTS, differences
+from pytest_kvmcheck.facts.taint import MEANING
+from pytest_kvmcheck.views.domains import DAEMON_CHECK, Domain, domains, networks, running_domains, storage_pools, virsh
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.identity import versions
+from pytest_kvmcheck.views.images import space_of_directory
+from pytest_kvmcheck.views.logs import log_of
+from pytest_kvmcheck.views.processes import process_of
 from pytest_kvmcheck.views.services import (
     MODULAR,
     MONOLITHIC,
+    GuestSettings,
+    debian_kernel_version,
+    deleted_libraries,
     failed_units,
+    filter_tools,
     in_use,
+    installed_kernels,
+    libvirt_rules,
     managers,
+    pending_security,
+    programs,
     qemu_conf,
+    reboot_flags,
+    repositories,
+    running_kernel,
     stop_timeout_s,
     system_state,
+    tainted,
     unit,
     validation,
 )
+from pytest_kvmcheck.views.system import demand_whole_kernel_log, kernel_log, kernel_log_from_boot
+from pytest_kvmcheck.views.time import now_s
 
 #: How virsh says that the account may not ask. That is not the daemon's fault.
 _DENIED = re.compile(r"Permission denied|authentication (?:unavailable|failed)|access denied|not permitted", re.IGNORECASE)
@@ -244,7 +262,7 @@ def test_libvirt_guests_settings(host: Host, params: Params) -> None:
         https://libvirt.org/manpages/libvirt-guests.html
     """
     with Findings() as findings:
-        settings = _GuestSettings(host)
+        settings = GuestSettings(host)
         for judge in (_judge_actions, _judge_start, _judge_time):
             try:
                 judge(host, params, settings, findings)
@@ -252,33 +270,7 @@ def test_libvirt_guests_settings(host: Host, params: Params) -> None:
                 findings.unknown(missing)
 
 
-class _GuestSettings:
-    """Settings of libvirt-guests: those of its file over the defaults of its script, which are read when needed."""
-
-    def __init__(self, host: Host) -> None:
-        files = host.evidence.files("libvirt_guests_conf")
-        files.demand_all_readable()
-        self.host = host
-        self.given: dict[str, str] = {}
-        for path in files:
-            self.given |= parsing("libvirt_guests_conf", parse_assignments, files[path])
-
-    def __getitem__(self, name: str) -> str:
-        if name in self.given:
-            return self.given[name]
-        try:
-            return self.host.evidence.parsed("libvirt_guests_script", parse_assignments)[name]
-        except KeyError:
-            raise EvidenceMissing(Cause.MISSING, f"nothing tells {name}", "libvirt_guests_script") from None
-
-    def number(self, name: str) -> int:
-        """Return a setting that has to be a number."""
-        if not self[name].isdecimal():
-            raise EvidenceMissing(Cause.UNPARSABLE, f"{name} is {self[name][:20]!r}", "libvirt_guests_conf")
-        return int(self[name])
-
-
-def _judge_actions(host: Host, params: Params, settings: _GuestSettings, findings: Findings) -> None:
+def _judge_actions(host: Host, params: Params, settings: GuestSettings, findings: Findings) -> None:
     """Report what is wrong about ON_SHUTDOWN and ON_BOOT."""
     shutdown = settings["ON_SHUTDOWN"]
     if shutdown != params.on_shutdown:
@@ -295,7 +287,7 @@ def _judge_actions(host: Host, params: Params, settings: _GuestSettings, finding
             findings.warn(f"{host}: {name} is not set, the default {settings[name]} acts.")
 
 
-def _judge_start(host: Host, params: Params, settings: _GuestSettings, findings: Findings) -> None:
+def _judge_start(host: Host, params: Params, settings: GuestSettings, findings: Findings) -> None:
     """Report many guests that start at once. With ON_BOOT=ignore, libvirt-guests starts none."""
     guests, least = len(running_domains(host)), params.start_delay
     if settings["ON_BOOT"] == "start" and guests > params.stagger_over:
@@ -303,7 +295,7 @@ def _judge_start(host: Host, params: Params, settings: _GuestSettings, findings:
         findings.fail_if(delay < least, f"{host}: START_DELAY={delay} with {guests} guests, expected {least} s or more.")
 
 
-def _judge_time(host: Host, params: Params, settings: _GuestSettings, findings: Findings) -> None:
+def _judge_time(host: Host, params: Params, settings: GuestSettings, findings: Findings) -> None:
     """Report what is wrong about the time that shutting down takes."""
     if settings["ON_SHUTDOWN"] != "shutdown":
         return
@@ -418,3 +410,643 @@ def test_no_failed_unit(host: Host, params: Params) -> None:
         if state == "unknown":
             seen = "systemd does not know the state of the system"
             findings.unknown(EvidenceMissing(Cause.FAILED, seen, "systemd_state"))
+
+
+@condition
+def modular_daemons(host: Host) -> str | None:
+    """Hold where the modular daemons manage the guests."""
+    if in_use(host, MODULAR):
+        return None
+    monolithic = in_use(host, MONOLITHIC)
+    return f"{', '.join(monolithic)} is in use, one daemon for all" if monolithic else "no modular daemon is in use"
+
+
+def _unused(host: Host, driver: str) -> bool:
+    """Whether no network (pool) exists and no domain refers to one. What cannot be listed counts as used."""
+    if driver == "network":
+        if any(nic.type == "network" for item in domains(host) for nic in item.saved.nics):
+            return False
+    elif any(disk.type == "volume" for item in domains(host) for disk in item.saved.disks):
+        return False
+    try:
+        return not (networks(host) if driver == "network" else storage_pools(host))
+    except EvidenceMissing:
+        return False
+
+
+@check(
+    "KVM-SVC-003",
+    title="The secondary modular daemons needed by the configuration are enabled",
+    severity=Severity.MEDIUM,
+    reads=("systemd_units", "virsh", "domain", "objects"),
+    params={"required_drivers": ("network", "storage", "nodedev", "secret", "nwfilter")},
+    applies=modular_daemons,
+)
+def test_secondary_daemons(host: Host, params: Params) -> None:
+    """Each driver that guests may need has its daemon, now and after the next boot.
+
+    What it checks
+        The sockets virtnetworkd, virtstoraged, virtnodedevd, virtsecretd and virtnwfilterd are enabled, and they or their
+        services are active. Network and storage are dropped when there is no network (pool) and no domain refers to one.
+        virtproxyd, which old and remote clients need, is left to KVM-SVC-002 and to you.
+
+    Why it matters
+        Without virtnetworkd or virtstoraged guests fail to start with "no connection driver available".
+
+    How to fix
+        now: systemctl enable --now virtnetworkd.socket virtstoraged.socket virtnodedevd.socket virtsecretd.socket
+            virtnwfilterd.socket (those that are named; on Fedora and RHEL each is a package libvirt-daemon-driver-...)
+        after a reboot: nothing more; enable the .service too where networks or pools have autostart
+        roll back: systemctl disable --now the same units
+        verify: systemctl list-unit-files 'virt*d.socket'
+
+    When not to
+        With the monolithic libvirtd, which has all drivers in it.
+
+    References
+        https://libvirt.org/daemons.html
+    """
+    with Findings() as findings:
+        for driver in params.required_drivers:
+            try:
+                socket, service = unit(host, f"virt{driver}d.socket"), unit(host, f"virt{driver}d.service")
+                if socket.enabled and (socket.active or service.active):
+                    continue
+                if driver in ("network", "storage") and _unused(host, driver):
+                    note(f"virt{driver}d is not needed")
+                elif not socket.exists:
+                    findings.fail(f"{host}: virt{driver}d is not installed, expected virt{driver}d.socket to be enabled.")
+                elif not socket.enabled:
+                    state = f"{socket.unit_file_state or 'without a unit file'} ({socket.active_state} now)"
+                    findings.fail(f"{host}: virt{driver}d.socket is {state}, expected it enabled.")
+                else:
+                    findings.fail(f"{host}: virt{driver}d.socket is enabled but {socket.active_state} now, expected it to listen.")
+            except EvidenceMissing as missing:
+                findings.unknown(missing)
+
+
+@check(
+    "KVM-SVC-004",
+    title="virtlogd protects the host from guest log floods",
+    severity=Severity.MEDIUM,
+    reads=("systemd_units", "qemu_conf"),
+)
+def test_virtlogd(host: Host) -> None:
+    """What guests and QEMU print goes through virtlogd, which bounds and rotates it.
+
+    What it checks
+        virtlogd.socket is active and enabled, and qemu.conf leaves stdio_handler out or at "logd". The service may be
+        inactive while no guest runs.
+
+    Why it matters
+        With stdio_handler = "file" a guest can fill /var through its console or QEMU's messages.
+
+    How to fix
+        now: systemctl enable --now virtlogd.socket
+        after a reboot: remove stdio_handler from /etc/libvirt/qemu.conf and restart libvirtd (virtqemud); running guests
+            keep the old way until their next start. Never stop virtlogd while guests run.
+        verify: systemctl is-enabled virtlogd.socket; grep stdio_handler /etc/libvirt/qemu.conf
+
+    When not to
+        Never.
+
+    References
+        https://libvirt.org/daemons.html
+        https://gitlab.com/libvirt/libvirt/-/blob/master/src/qemu/qemu.conf.in
+    """
+    with Findings() as findings:
+        socket = unit(host, "virtlogd.socket")
+        if not socket.exists:
+            findings.fail(f"{host}: virtlogd.socket is not installed, expected it active and enabled.")
+        else:
+            findings.fail_if(not socket.active, f"{host}: virtlogd.socket is {socket.active_state}, expected active.")
+            state = socket.unit_file_state or "without a unit file"
+            findings.fail_if(not socket.enabled, f"{host}: virtlogd.socket is {state}, expected enabled.")
+        handler = qemu_conf(host).get("stdio_handler", "logd")
+        findings.fail_if(handler != "logd", f'{host}: stdio_handler = "{handler}" in qemu.conf, expected "logd" or no such line.')
+
+
+def _saves_guests(host: Host) -> str:
+    """Return the setting by which guests are saved when the host goes down, empty when they are not."""
+    if unit(host, "libvirt-guests.service").enabled and GuestSettings(host)["ON_SHUTDOWN"] == "suspend":
+        return "ON_SHUTDOWN=suspend of libvirt-guests"
+    scope = _auto_shutdown(host).get("auto_shutdown_try_save")
+    return f"auto_shutdown_try_save={scope} of qemu.conf" if scope else ""
+
+
+@condition
+def guests_are_saved(host: Host) -> str | None:
+    """Hold where guests are saved to disk at shutdown."""
+    return None if _saves_guests(host) else "guests are not saved at shutdown"
+
+
+@check(
+    "KVM-SVC-007",
+    title="Managed-save space can hold the memory of the running guests",
+    severity=Severity.HIGH,
+    reads=(
+        "df",
+        "mounts",
+        "domain",
+        "domstats",
+        "virsh",
+        "systemd_units",
+        "libvirt_guests_conf",
+        "libvirt_guests_script",
+        "qemu_conf",
+    ),
+    params={"save_headroom": 1.05},
+    applies=guests_are_saved,
+)
+def test_save_space(host: Host, params: Params) -> None:
+    """All running guests fit on disk when they are saved at once.
+
+    What it checks
+        Where libvirt-guests or auto_shutdown_try_save saves guests at shutdown: the file system of
+        /var/lib/libvirt/qemu/save has room for the current memory of the running persistent guests, times save_headroom.
+        Guests with assigned devices cannot be saved; they are named.
+
+    Why it matters
+        A save file is as large as the guest's memory. Running out of space turns a reboot into a crash of the guests.
+
+    How to fix
+        now: free space, or choose save_image_format = "zstd" in /etc/libvirt/qemu.conf
+        after a reboot: give /var/lib/libvirt/qemu/save a file system of its own, or set ON_SHUTDOWN=shutdown
+        verify: df -h /var/lib/libvirt/qemu/save
+
+    When not to
+        Compression may save more than half; lower save_headroom if you rely on it.
+
+    References
+        https://libvirt.org/manpages/libvirt-guests.html
+        https://gitlab.com/libvirt/libvirt/-/blob/master/src/qemu/qemu.conf.in
+    """
+    how = _saves_guests(host)
+    all_guests = how.startswith("auto_shutdown_try_save=all")
+    needed, stuck = 0, []
+    for item in running_domains(host):
+        if not (item.persistent or all_guests):
+            continue
+        if item.live.devices.hostdevs:
+            stuck.append(str(item))
+            continue
+        current = item.stats.kib("balloon.current")
+        if current is None:
+            raise EvidenceMissing(Cause.MISSING, f"libvirt does not tell balloon.current of {item}", "domstats")
+        needed += current
+    wanted = math.ceil(needed * params.save_headroom)
+    free = space_of_directory(host, "/var/lib/libvirt/qemu/save").free
+    if stuck:
+        note(f"cannot be saved, as they own devices of the host: {', '.join(stuck)}")
+    note(f"{free // 2**20} MiB are free for {wanted // 2**20} MiB")
+    assert free >= wanted, (
+        f"{host}: /var/lib/libvirt/qemu/save has {free // 2**20} MiB left, the running guests need {wanted // 2**20} MiB ({how})."
+    )
+
+
+@condition
+def start_matters(domain: Domain) -> str | None:
+    """Hold for domains of which it is known whether they are to start with the host."""
+    if reason := guests_are_ours(host=domain.host):
+        return reason
+    return None if domain.critical or domain.tags & {"template", "test"} else "not tagged critical, template or test"
+
+
+@check(
+    "KVM-SVC-008",
+    title="Guests that must run are set to start with the host",
+    severity=Severity.MEDIUM,
+    reads=("virsh", "domain", "managers", "systemd_units", "libvirt_guests_conf", "libvirt_guests_script"),
+    applies=start_matters,
+)
+def test_starts_with_host(domain: Domain) -> None:
+    """After a power cut the guests that matter come back, and the others do not.
+
+    What it checks
+        A domain tagged critical (database, realtime) is persistent and has autostart. Without autostart, but with
+        libvirt-guests and ON_BOOT=start, it is a warning. One tagged template or test has no autostart.
+
+    Why it matters
+        ON_BOOT=start only starts what ran at the last clean shutdown; after a power cut only autostart helps.
+
+    How to fix
+        now: virsh autostart $DOM
+        after a reboot: virsh net-autostart and pool-autostart for what the guest uses
+        roll back: virsh autostart --disable $DOM
+        verify: virsh list --all --autostart
+
+    When not to
+        Where a cluster manager starts guests: two that do it corrupt disks.
+
+    References
+        https://libvirt.org/manpages/virsh.html#autostart
+    """
+    host = domain.host
+    with Findings() as findings:
+        if not domain.critical:
+            tags = ", ".join(sorted(domain.tags & {"template", "test"}))
+            findings.fail_if(domain.autostart, f"{domain}: has autostart, expected none for a domain tagged {tags}.")
+            return
+        if not domain.persistent:
+            findings.fail(f"{domain}: is transient and gone when it stops, expected a persistent domain with autostart.")
+        elif not domain.autostart:
+            found = f"{domain}: has no autostart, expected it for a critical domain"
+            if unit(host, "libvirt-guests.service").enabled and GuestSettings(host)["ON_BOOT"] == "start":
+                findings.warn(f"{found}; ON_BOOT=start of libvirt-guests only helps after a clean shutdown.")
+            else:
+                findings.fail(f"{found}.")
+
+
+#: Packages whose fixes close holes of the hypervisor, by name; summaries of zypper's patches speak of them too.
+_HYPERVISOR = re.compile(
+    r"^(?:linux-image|linux-modules|kernel(?:-|$)|pve-kernel|proxmox-kernel|qemu|libvirt|intel-microcode|amd64-microcode"
+    r"|microcode_ctl|ucode-|linux-firmware|firmware-|ovmf|edk2|seabios)"
+    r"|Security update for (?:the Linux Kernel|qemu|libvirt|ucode|kernel-firmware|ovmf)",
+    re.IGNORECASE,
+)
+
+
+@check(
+    "KVM-SVC-011",
+    title="Package repositories work and security updates are not pending for long",
+    severity=Severity.MEDIUM,
+    reads=("updates", "now"),
+    params={"max_metadata_age_days": 7, "max_pending": 0},
+)
+def test_updates(host: Host, params: Params) -> None:
+    """Fixes of the hypervisor reach this host.
+
+    What it checks
+        A package repository is enabled, its metadata were fetched within max_metadata_age_days, and at most max_pending
+        packages of kernel, QEMU, libvirt, microcode and firmware wait with a security update. Only caches are read;
+        nothing is fetched.
+
+    Why it matters
+        Escapes from guests are mended in exactly these packages.
+
+    How to fix
+        now: apt-get update (dnf makecache, zypper refresh), then update in a window with guests moved away
+        after a reboot: keep the timer that fetches metadata (apt-daily.timer, dnf-makecache.timer) enabled
+        verify: apt-get -s dist-upgrade; dnf updateinfo list --security; zypper list-patches -g security
+
+    When not to
+        oVirt hosts are updated by the engine, never with a blanket dnf update.
+
+    References
+        https://manpages.debian.org/apt-get
+        https://dnf.readthedocs.io/en/latest/command_ref.html
+    """
+    with Findings() as findings:
+        known = repositories(host)
+        findings.fail_if(not known.enabled, f"{host}: no package repository is enabled ({known.tool}).")
+        if known.fetched_s is None:
+            many = f"{len(known.enabled)} enabled repositories"
+            findings.fail(f"{host}: metadata of {many} were never fetched ({known.tool}), so what waits is not known.")
+            return
+        days = (now_s(host) - known.fetched_s) / 86400
+        if days > params.max_metadata_age_days:
+            limit = f"at most {params.max_metadata_age_days} expected"
+            findings.fail(f"{host}: metadata of the package repositories are {days:.0f} days old, {limit}.")
+        waiting = [name for name in pending_security(host) if _HYPERVISOR.search(name)]
+        if len(waiting) > params.max_pending:
+            some = ", ".join(waiting[:8]) + (", ..." if len(waiting) > 8 else "")
+            findings.fail(f"{host}: {len(waiting)} security updates wait ({some}), at most {params.max_pending} may.")
+        note(f"{known.tool}: {len(known.enabled)} repositories, metadata {days:.1f} days old")
+
+
+def _daemon(path: str) -> bool:
+    """Whether the program *path* is a daemon of libvirt."""
+    return PurePosixPath(path).name in ("libvirtd", "virtqemud", "virtlogd", "virtlockd")
+
+
+@check(
+    "KVM-SVC-012",
+    title="No reboot or service restart is outstanding",
+    severity=Severity.MEDIUM,
+    reads=("kernels", "programs", "systemd_units"),
+)
+def test_nothing_outstanding(host: Host) -> None:
+    """What is installed is what runs.
+
+    What it checks
+        No flag asks for a reboot (Debian, Ubuntu: /run/reboot-required; SUSE: /run/reboot-needed). The running kernel is
+        the newest installed one of its flavour, on Debian also the installed build of it. libvirt's daemons run the
+        programs that are on the disk.
+
+    Why it matters
+        Fixes that are installed but do not run protect nobody, and a kernel whose modules were removed can load none.
+
+    How to fix
+        now: move the guests away and reboot; libvirtd (virtqemud) can be restarted with guests running, virtlogd and
+            virtlockd only by systemctl reload
+        verify: uname -rv; ls /boot/vmlinuz-*; ls -l /proc/$(pidof libvirtd)/exe
+
+    When not to
+        With live patches the kernel may stay older for a while; waive it until the next window.
+
+    References
+        https://libvirt.org/daemons.html
+    """
+    with Findings() as findings:
+        for judge in (_judge_reboot, _judge_daemons):
+            try:
+                judge(host, findings)
+            except EvidenceMissing as missing:
+                findings.unknown(missing)
+
+
+def _judge_reboot(host: Host, findings: Findings) -> None:
+    """Report a reboot that is asked for, and a newer kernel."""
+    if flags := reboot_flags(host):
+        findings.fail(f"{host}: a reboot was asked for: {', '.join(flags[:6])}.")
+    running = running_kernel(host)
+    alike = [item for item in installed_kernels(host) if item.flavour == running.release.flavour]
+    if not installed_kernels(host):
+        raise EvidenceMissing(Cause.MISSING, "no kernel image is to be seen in /boot or /lib/modules", "kernels")
+    if running.release not in alike:
+        findings.fail(f"{host}: the image of the running kernel {running.release.name} is not installed any more.")
+    elif (newest := max(alike)) > running.release:
+        findings.fail(f"{host}: kernel {running.release.name} runs, {newest.name} is installed.")
+    version = debian_kernel_version(host)
+    if version and version not in running.build.split():
+        findings.fail(f"{host}: the kernel was built from '{running.build}', its installed package is {version}.")
+
+
+def _judge_daemons(host: Host, findings: Findings) -> None:
+    """Report daemons whose program was replaced."""
+    seen = {PurePosixPath(item.path).name: item for item in programs(host).values() if _daemon(item.path)}
+    for name, item in sorted(seen.items()):
+        how = "systemctl reload" if name in ("virtlogd", "virtlockd") else "systemctl restart"
+        findings.fail_if(item.deleted, f"{host}: {name} runs a program that was replaced on the disk; {how} {name}.")
+    for name in ("libvirtd", "virtqemud", "virtlogd", "virtlockd"):
+        if unit(host, f"{name}.service").active and name not in seen:
+            findings.unknown(EvidenceMissing(Cause.MISSING, f"{name} is active, but its process was not seen", "programs"))
+
+
+@condition
+def domain_runs(domain: Domain) -> str | None:
+    """Hold for running domains."""
+    return None if domain.running else "does not run"
+
+
+@check(
+    "KVM-SVC-013",
+    title="Running guests use the installed QEMU binary",
+    severity=Severity.HIGH,
+    reads=("programs", "qemu_process", "virsh"),
+    applies=domain_runs,
+)
+def test_qemu_is_current(domain: Domain) -> None:
+    """The guest runs the QEMU, and the libraries, that are installed.
+
+    What it checks
+        /proc/PID/exe of the domain's QEMU and its mapped libraries (\\*.so\\*) are not marked "(deleted)". Other mappings
+        are deleted on healthy guests too (huge pages, memfd, aio) and do not count.
+
+    Why it matters
+        After an update old guests keep the vulnerable program until they are started anew.
+
+    How to fix
+        now: virsh shutdown $DOM, then virsh start $DOM (a reboot from inside keeps the process), or migrate it to an
+            updated host
+        verify: ls -l /proc/$(cat /run/libvirt/qemu/$DOM.pid)/exe
+
+    When not to
+        Never; plan the restart for a window.
+
+    References
+        https://man7.org/linux/man-pages/man5/proc_pid_exe.5.html
+    """
+    host = domain.host
+    pid = int(process_of(domain).pid)
+    with Findings() as findings:
+        program = programs(host).get(pid)
+        if program is None:
+            raise EvidenceMissing(Cause.MISSING, f"/proc/{pid}/exe of {domain} was not seen", "programs")
+        findings.fail_if(program.deleted, f"{domain}: runs {program.path}, which was replaced on the disk since its start.")
+        if libraries := deleted_libraries(host).get(pid, ()):
+            some = ", ".join(PurePosixPath(path).name for path in libraries[:5])
+            findings.fail(f"{domain}: QEMU uses {len(libraries)} libraries that were replaced on the disk: {some}.")
+
+
+#: What the kernel says when it went wrong itself.
+_BROKEN = re.compile(r"soft lockup|hard LOCKUP|blocked for more than|BUG: |Oops\b|Kernel panic")
+
+
+@check(
+    "KVM-SVC-014",
+    title="The kernel is not tainted by a crash or foreign code",
+    severity=Severity.MEDIUM,
+    reads=("tainted", "kernel_log"),
+    params={"bad_bits": (1, 4, 5, 7, 14), "warn_bits": (9,)},
+)
+def test_kernel_is_sound(host: Host, params: Params) -> None:
+    """The kernel has not been harmed since boot.
+
+    What it checks
+        No bit of bad_bits is set in kernel.tainted (forced module, machine check, bad page, oops, soft lockup), and the
+        kernel's log of this boot has no oops, BUG, lockup or blocked task. Bits of warn_bits (a kernel warning) and a
+        call trace alone are warnings; other bits (proprietary or out-of-tree modules) are told only.
+
+    Why it matters
+        After an oops or a machine check the host goes on, but nothing that it does can be trusted.
+
+    How to fix
+        now: journalctl -k -b | grep -iE 'oops|bug:|lockup|call trace'; move the guests away
+        after a reboot: the taint is gone; remove the module, replace the memory, or update the kernel
+        verify: cat /proc/sys/kernel/tainted
+
+    When not to
+        Blocked tasks in a known outage of storage: waive it until the next reboot.
+
+    References
+        https://docs.kernel.org/admin-guide/tainted-kernels.html
+    """
+    with Findings() as findings:
+        bits = tainted(host)
+        for listed, report in ((params.bad_bits, findings.fail), (params.warn_bits, findings.warn)):
+            for bit in sorted(bits & set(listed)):
+                report(f"{host}: the kernel is tainted by {MEANING.get(bit, 'something new')} (bit {bit}).")
+        if others := sorted(bits - {*params.bad_bits, *params.warn_bits}):
+            note(f"also tainted by {', '.join(MEANING.get(bit, str(bit)) for bit in others)}")
+        try:
+            log = kernel_log(host)
+        except EvidenceMissing as missing:
+            # Without the log the taint alone decides, as it keeps what an oops or a lockup did; only that is said.
+            if missing.cause is not Cause.NOT_PERMITTED:
+                raise
+            note("only the taint was judged: the journal may not be read")
+            return
+        broken = [item.text for item in log if _BROKEN.search(item.text)]
+        if broken:
+            findings.fail(f"{host}: the kernel's log of this boot says: {broken[-1][:160]} ({len(broken)} such lines).")
+        elif traces := [item.text for item in log if "Call Trace:" in item.text]:
+            findings.warn(f"{host}: the kernel's log of this boot has {len(traces)} call traces.")
+        if not kernel_log_from_boot(host):
+            note("the log does not reach back to the boot")
+        demand_whole_kernel_log(host)
+
+
+@condition
+def has_packet_filter(host: Host) -> str | None:
+    """Hold where a tool for packet filters is installed."""
+    return None if filter_tools(host) else "neither nft nor iptables is installed"
+
+
+@check(
+    "KVM-SVC-015",
+    title="No libvirt firewall rules are left over after libvirt was disabled",
+    severity=Severity.LOW,
+    reads=("libvirt_rules", "objects"),
+    applies=has_packet_filter,
+)
+def test_no_rules_left(host: Host) -> None:
+    """The packet filter holds rules of libvirt only while a network of libvirt needs them.
+
+    What it checks
+        While no network with forward mode nat, route or none is active, no rule stands in a chain LIBVIRT_* of iptables,
+        and none names an interface in nftables' table libvirt_network. Empty chains and the jumps to them remain after
+        net-destroy and do nothing. nft and iptables are asked only while their kernel modules are loaded.
+
+    Why it matters
+        Rules that are left over forward, masquerade or reject packets that nobody thinks of.
+
+    How to fix
+        now: systemctl reload firewalld (or nftables), or flush the named chains by hand
+        after a reboot: virsh net-autostart --disable NETWORK for networks that nobody uses
+        verify: iptables-save | grep '^-A LIBVIRT_'; nft list table ip libvirt_network
+
+    When not to
+        Never.
+
+    References
+        https://libvirt.org/firewall.html
+    """
+    rules = {place: found for place, found in libvirt_rules(host).rules.items() if found}
+    active = [name for name, (net, info) in networks(host).items() if info.active and net.forward_mode in ("nat", "route", "none")]
+    if active:
+        note(f"active networks: {', '.join(active)}")
+        return
+    left = "; ".join(f"{len(found)} in {place} ({found[0][:100]})" for place, found in rules.items())
+    assert not rules, f"{host}: rules of libvirt without an active network: {left}; expected none."
+
+
+#: What libvirt says of each taint in dominfo, by the code that it writes into the log.
+_TAINTS = {
+    "custom-argv": "custom configuration parameters specified",
+    "custom-monitor": "custom monitor control commands issued",
+    "high-privileges": "running with undesirable elevated privileges",
+    "shell-scripts": "network configuration using opaque shell scripts",
+    "disk-probing": "potentially unsafe disk format probing",
+    "external-launch": "managing externally launched configuration",
+    "host-cpu": "potentially unsafe use of host CPU passthrough",
+    "hook-script": "configuration potentially modified by hook script",
+    "cdrom-passthrough": "use of host cdrom passthrough",
+    "custom-dtb": "custom device tree blob used",
+    "custom-ga-command": "custom guest agent control commands issued",
+    "custom-hypervisor-feature": "hypervisor feature autodetection override",
+    "deprecated-config": "use of deprecated configuration settings",
+}
+
+#: The release of libvirt that tells of taints in dominfo.
+MESSAGES_SINCE = (7, 1, 0)
+
+
+def _logged_taints(domain: Domain) -> list[str]:
+    """Return the taints since the last start by the domain's log, as dominfo would tell them."""
+    log = log_of(domain)
+    if log is None or log.started_s is None:
+        raise EvidenceMissing(Cause.MISSING, f"the log of {domain} does not hold its last start", "qemu_log")
+    started = log.started_s
+    codes = [
+        match[1]
+        for line in log.lines
+        if line.time_s is not None and line.time_s >= started and (match := re.search(r"is tainted: ([\w-]+)", line.text))
+    ]
+    return [f"tainted: {_TAINTS.get(code, code)}" for code in dict.fromkeys(codes)]
+
+
+@check(
+    "KVM-SVC-016",
+    title="No domain is tainted or uses deprecated configuration",
+    severity=Severity.MEDIUM,
+    reads=("virsh", "domain", "qemu_log"),
+    params={"allowed_taints": ("host-cpu", "custom-ga-command")},
+    applies=domain_runs,
+)
+def test_domain_is_not_tainted(domain: Domain, params: Params) -> None:
+    """Libvirt still vouches for the guest.
+
+    What it checks
+        ``virsh dominfo`` of the running domain has no message besides those of allowed_taints. Before libvirt 7.1, which
+        tells none, the domain's log since its last start is read (which needs root).
+
+    Why it matters
+        Raw monitor commands, QEMU options and deprecated machine types make the guest something that nobody tests, and
+        that may not start after the next update.
+
+    How to fix
+        now: nothing; the taint lasts until the guest is started anew
+        after a reboot: virsh edit $DOM: move <qemu:commandline> to supported elements, choose a current machine type
+        verify: virsh dominfo $DOM
+
+    When not to
+        host-cpu only says that host-passthrough is used, custom-ga-command that a backup tool froze file systems.
+
+    References
+        https://libvirt.org/manpages/virsh.html#dominfo
+    """
+    allowed = {f"tainted: {_TAINTS.get(code, code)}" for code in params.allowed_taints}
+    messages = list(domain.info.messages)
+    if not messages and versions(domain.host).libvirt < MESSAGES_SINCE:
+        messages = _logged_taints(domain)
+    found = [text for text in messages if text not in allowed]
+    if tolerated := [text for text in messages if text in allowed]:
+        note("; ".join(tolerated))
+    assert not found, f"{domain}: {'; '.join(found)[:300]}; expected no such message."
+
+
+@condition
+def has_two_definitions(domain: Domain) -> str | None:
+    """Hold for running domains that have a saved definition."""
+    if reason := domain_runs(domain=domain):
+        return reason
+    return None if domain.persistent else "is transient, it has no saved definition"
+
+
+@check(
+    "KVM-SVC-017",
+    title="The running definition of each domain matches its saved one",
+    severity=Severity.LOW,
+    reads=("virsh", "domain"),
+    params={"compared_elements": ELEMENTS},
+    applies=has_two_definitions,
+)
+def test_definitions_match(domain: Domain, params: Params) -> None:
+    """What the guest is now is what it will be after its next start.
+
+    What it checks
+        The live and the saved definition agree in compared_elements: vCPUs, cputune, numatune, memory, memoryBacking, CPU,
+        disks (bus, source, driver, iotune) and cards (type, source, model, driver). What libvirt itself changes at a start
+        does not count: names of taps, expanded CPU models, nodes of placement auto, memory rounded up, media in drives.
+
+    Why it matters
+        Tuning that only the saved definition has is not in force; tuning that only the live one has is gone at the next
+        start.
+
+    How to fix
+        now: repeat the change with both --live and --config (virsh vcpupin, blkdeviotune, attach-device ...)
+        after a reboot: virsh shutdown $DOM and virsh start $DOM takes over the saved definition
+        verify: diff <(virsh dumpxml $DOM) <(virsh dumpxml --inactive $DOM)
+
+    When not to
+        While a change waits for the next window.
+
+    References
+        https://libvirt.org/formatdomain.html
+    """
+    if unknown := [name for name in params.compared_elements if name not in ELEMENTS]:
+        raise EvidenceMissing(Cause.SKIPPED, f"nothing compares {', '.join(unknown)}; known are {', '.join(ELEMENTS)}")
+    found = differences(domain.saved, domain.live, params.compared_elements)
+    more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
+    assert not found, f"{domain}: live and saved definition differ: {'; '.join(found[:8])}{more}."

@@ -7,14 +7,17 @@ Source: https://libvirt.org/formatdomain.html#cpu-tuning
 ... <cputune><shares>1024</shares><period>100000</period><quota>-1</quota><vcpusched vcpus='0-1' scheduler='fifo' priority='1'/>
 ... </cputune></domain>'''
 >>> tuning = read_tuning(parse_xml(text, "domain"))
->>> tuning.shares, tuning.iothread_ids, tuning.schedulers[0].scheduler, sorted(tuning.schedulers[0].threads), tuning.vcpus_current
-(1024, ('1', '5'), 'fifo', [0, 1], 1)
+>>> tuning.limits["quota"], tuning.shares, tuning.iothread_ids, tuning.vcpus_current
+(-1, 1024, ('1', '5'), 1)
+>>> tuning.schedulers[0].scheduler, sorted(tuning.schedulers[0].threads)
+('fifo', [0, 1])
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pytest_kvmcheck.facts.xmltext import cpuset, integer
 
@@ -31,7 +34,10 @@ class Scheduler:
 
 @dataclass(frozen=True)
 class Tuning:
-    """CPU and I/O tuning; None where the XML does not say. ``quota`` is microseconds per ``period``, -1 for no limit."""
+    """CPU and I/O tuning; None where the XML does not say. ``quota`` is microseconds per ``period``, -1 for no limit.
+
+    ``limits`` are all numbers of ``<cputune>``: these, and those of the emulator, the iothreads and the whole guest.
+    """
 
     vcpus_current: int | None
     shares: int | None
@@ -40,6 +46,7 @@ class Tuning:
     iothread_ids: tuple[str, ...]
     schedulers: tuple[Scheduler, ...]
     has_blkiotune: bool
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_tuning(domain: ET.Element) -> Tuning:
@@ -67,6 +74,11 @@ def read_tuning(domain: ET.Element) -> Tuning:
             for item in domain.findall(f"cputune/{kind}sched")
         ),
         has_blkiotune=domain.find("blkiotune") is not None,
+        limits={
+            item.tag: integer(item.text, f"cputune/{item.tag}")
+            for item in domain.findall("cputune/*")
+            if not item.attrib and not len(item)
+        },
     )
 
 

@@ -20,6 +20,7 @@ from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 _LINE = re.compile(r"(?P<time>\d{1,12}\.\d{1,9}) \S+ (?:kernel|unknown)(?:\[\d+\])?: ?(?P<text>.*)")
+#: systemd and others write into the kernel's log too.
 _OTHERS = re.compile(r"\d{1,12}\.\d{1,9} \S+ [\w.@/()-]{1,80}(?:\[\d+\])?: .*")
 
 
@@ -45,3 +46,16 @@ def parse_kernel_log(text: str) -> tuple[KernelMessage, ...]:
         elif not line.startswith((" ", "\t")) and not _OTHERS.fullmatch(line):  # continuation lines of one message are indented
             raise ParseError(f"not a line of the kernel's log: {line[:80]!r}")
     return tuple(found)
+
+
+def begins_at_boot(text: str) -> bool:
+    """Whether the first line is the first one of a boot. A journal that was rotated since then begins later.
+
+    >>> begins_at_boot("1700000000.000001 kvm01 kernel: Linux version 6.1.0\\n")
+    True
+    """
+    lines = text.splitlines()
+    match = _LINE.fullmatch(lines[0]) if lines else None
+    if not match:
+        raise ParseError(f"not the kernel's log: {lines[0][:60] if lines else ''!r}")
+    return match["text"].startswith("Linux version ")

@@ -94,9 +94,13 @@ LIBVIRT: tuple[Probe, ...] = (
     shell(
         "objects",
         f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
-        f'n=$({_VIRSH} "net-list --all --uuid; echo @; pool-list --all --uuid") || exit 1\n'
+        # The lists are answers of their own: with a secondary daemon down, one of them is an error.
+        f'n=$({_VIRSH} "net-list --all --uuid; echo @; pool-list --all --uuid" 2>&1); r=$?\n'
+        "case $n in *'connect to the hypervisor'*) r=1 ;; *@*) r=0 ;; esac\n"
+        '[ $r = 0 ] || { printf "%s\\n" "$n" >&2; exit $r; }\n'
+        "echo @@$N nets; printf '%s\\n' \"${n%%@*}\"; echo @@$N pools; printf '%s\\n' \"${n#*@}\"\n"
         "k=net b=; for i in $n; do\n"
-        "  case $i in @) k=pool; continue ;; *[!0-9a-fA-F-]*) continue ;; esac\n"
+        "  case $i in @) k=pool; continue ;; *[!0-9a-fA-F-]*) continue ;; *-*-*-*-*) ;; *) continue ;; esac\n"
         '  b="$b echo @@$N $k/$i/xml; $k-dumpxml $i; echo @@$N $k/$i/info; $k-info $i;"\n'
         "done\n"
         f'{_VIRSH} "$b echo @@$N secrets; secret-list; echo @@$N filters; nwfilter-list" 2>&1; exit 0',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, command
+from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, files, shell
 
 #: Every unit that a check asks about, one call for all. A daemon has other names on other distributions.
 _UNITS = (
@@ -29,6 +29,7 @@ _UNITS = (
     # logging and audit
     " auditd.service rsyslog.service syslog-ng.service systemd-journald.service systemd-journal-upload.service"
     " filebeat.service elastic-agent.service fluent-bit.service fluentd.service vector.service promtail.service"
+    " alloy.service otelcol-contrib.service splunk.service SplunkForwarder.service"
     # guests
     " qemu-guest-agent.service cloud-init.service cloud-final.service fstrim.timer"
 )
@@ -50,5 +51,106 @@ SERVICES: tuple[Probe, ...] = (
     ),
     command(
         "systemd_state", "systemctl show --no-pager -p SystemState,NFailedUnits", "state of the whole system", roles=EVERYWHERE
+    ),
+    files("tainted", "/proc/sys/kernel/tainted", "whether the kernel took harm or foreign code", roles=EVERYWHERE),
+    shell(
+        "kernels",
+        "echo @@$N flags; for f in /run/reboot-required /run/reboot-needed; do [ -e $f ] && echo $f; done\n"
+        "[ -r /run/reboot-required.pkgs ] && cat /run/reboot-required.pkgs\n"
+        'r=$(uname -r); v=$(uname -v); echo @@$N running; printf \'%s\\n\' "$r" "$v"\n'
+        "echo @@$N images; for f in /boot/vmlinuz-* /boot/vmlinux-* /boot/Image-* /boot/image-* /lib/modules/*/vmlinuz; do\n"
+        '  [ -e "$f" ] && echo "$f"; done\n'
+        "case $v in *Debian*) echo @@$N debian; dpkg-query -W -f '${Version}\\n' \"linux-image-$r\" 2>&1 ;; esac; exit 0",
+        "the running kernel, the installed ones, and whether a reboot was asked for",
+        keyed=True,
+    ),
+    # Two processes for all: the programs that daemons and guests run, and libraries that are gone from the disk.
+    shell(
+        "programs",
+        "set --\n"
+        "for f in /run/libvirtd.pid /run/virtqemud.pid /run/virtlogd.pid /run/virtlockd.pid /run/libvirt/qemu/*.pid; do\n"
+        "  case ${f##*/} in driver.pid) continue ;; esac\n"
+        '  [ -r "$f" ] || continue; p=; read -r p <"$f"\n'
+        "  case $p in ''|*[!0-9]*) continue ;; esac\n"
+        '  [ -d /proc/$p ] && set -- "$@" $p\n'
+        "done\n"
+        "echo @@$N exe; [ $# -gt 0 ] || exit 0\n"
+        'l=; for p; do l="$l /proc/$p/exe"; done; $SUDO ls -l $l 2>&1\n'
+        'echo @@$N libraries; l=; for p; do l="$l /proc/$p/maps"; done\n'
+        "$SUDO grep -HF '(deleted)' $l 2>&1 | grep -E '\\.so[.0-9]* \\(deleted\\)$|^(grep|sudo): '; exit 0",
+        "programs and libraries of libvirt's daemons and of running guests that were replaced on the disk",
+        keyed=True,
+        root=Root.MUST,
+        sudo=("ls -l /proc/[0-9]*/exe", "grep -HF (deleted) /proc/[0-9]*/maps"),
+    ),
+    # Caches only, and nothing written: apt's own are switched off, zypper logs to nowhere, dnf would make a cache of its own
+    # for an ordinary user and is asked by root only.
+    shell(
+        "updates",
+        'q() { o=$(timeout 25 "$@" 2>&1); r=$?; printf \'%s\\n\' "$o"; echo rc=$r; }\n'
+        "if command -v rpm >/dev/null && rpm -q glibc >/dev/null 2>&1; then\n"
+        "  if command -v zypper >/dev/null; then export ZYPP_LOGFILE=/dev/null\n"
+        "    echo @@$N zypper/repos; q zypper --non-interactive --no-refresh -q lr -E\n"
+        "    echo @@$N zypper/pending; q zypper --non-interactive --no-refresh -q lp -g security\n"
+        "    echo @@$N zypper/times; stat -c '%Y %n' /var/cache/zypp/raw/*/cookie 2>/dev/null\n"
+        "  else\n"
+        "    echo @@$N dnf/times; stat -c '%Y %n' /var/cache/dnf/*/repodata/repomd.xml"
+        " /var/cache/libdnf5/*/repodata/repomd.xml /var/cache/yum/*/*/*/repomd.xml 2>/dev/null\n"
+        "    d=; command -v yum >/dev/null && d=yum; command -v dnf >/dev/null && d=dnf\n"
+        "    [ $d ] || exit 0; echo @@$N dnf/repos\n"
+        '    if [ "$SUDO" ] || [ "$(id -u)" = 0 ]; then\n'
+        "      case $d in dnf) q $SUDO dnf -C -q repolist --enabled;; *) q $SUDO yum -C -q repolist enabled ;; esac\n"
+        "      echo @@$N dnf/pending; q $SUDO $d -C -q updateinfo list --security\n"
+        "    else echo 'not asked without root: Permission denied'; echo rc=77; fi\n"
+        "  fi\n"
+        "elif command -v apt-get >/dev/null; then\n"
+        '  echo @@$N apt/sources; for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do [ -r "$f" ] || continue\n'
+        '    case $f in *.list|*.sources) ;; *) continue ;; esac; echo "file $f"; sed -nE'
+        " 's#//[^/@ ]*@#//#; s/^[[:space:]]*(deb[[:space:]]|Types:|URIs:|Suites:|Enabled:)/\\1/p; s/^[[:space:]]*$/--/p' \"$f\"\n"
+        "  done\n"
+        '  echo @@$N apt/lists; for f in /var/lib/apt/lists/*Release; do [ -e "$f" ] && echo "${f##*/}"; done\n'
+        "  echo @@$N apt/times; stat -c '%Y %n' /var/lib/apt/lists /var/lib/apt/lists/partial"
+        " /var/lib/apt/periodic/update-success-stamp 2>/dev/null\n"
+        "  echo @@$N apt/pending; q apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
+        " dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
+        "else echo 'neither apt, dnf nor zypper' >&2; exit 127; fi; exit 0",
+        "package repositories, the age of their metadata, and security updates that wait",
+        keyed=True,
+        timeout_s=60,
+        root=Root.MAY,
+        sudo=(
+            "dnf -C -q repolist --enabled",
+            "dnf -C -q updateinfo list --security",
+            "yum -C -q repolist enabled",
+            "yum -C -q updateinfo list --security",
+        ),
+    ),
+    # Asking iptables or nft may load their modules: they are asked only about what is loaded.
+    shell(
+        "libvirt_rules",
+        "[ -d /sys/module ] || exit 66\necho @@$N tools\n"
+        "for t in nft iptables-save ip6tables-save; do command -v $t >/dev/null && echo $t; done\n"
+        "if [ -e /sys/module/nf_tables ] && command -v nft >/dev/null; then\n"
+        "  echo @@$N nft; $SUDO nft list tables 2>&1; echo rc=$?\n"
+        "  for f in ip ip6; do t=$($SUDO nft list table $f libvirt_network 2>/dev/null) &&"
+        " { echo @@$N nft/$f; printf '%s\\n' \"$t\"; }; done\n"
+        "fi\n"
+        "for t in iptables-save ip6tables-save; do\n"
+        "  command -v $t >/dev/null || continue; m=ip_tables; [ $t = iptables-save ] || m=ip6_tables\n"
+        "  case $($t -V 2>/dev/null) in *nf_tables*) m=nf_tables ;; esac\n"
+        "  [ -e /sys/module/$m ] || continue\n"
+        "  echo @@$N $t; o=$($SUDO $t 2>&1); r=$?; [ $r = 0 ] || printf '%s\\n' \"$o\"\n"
+        "  printf '%s\\n' \"$o\" | grep -E '^(:|-A )LIBVIRT_'; echo rc=$r\n"
+        "done; exit 0",
+        "packet filter rules of libvirt's networks",
+        keyed=True,
+        root=Root.MUST,
+        sudo=(
+            "nft list tables",
+            "nft list table ip libvirt_network",
+            "nft list table ip6 libvirt_network",
+            "iptables-save",
+            "ip6tables-save",
+        ),
     ),
 )

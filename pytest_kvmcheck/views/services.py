@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
-from pytest_kvmcheck.evidence import parsing
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
+from pytest_kvmcheck.facts import updates
 from pytest_kvmcheck.facts.hostvalidate import Verdict, parse_validation
+from pytest_kvmcheck.facts.kernels import Release, Running, parse_images, parse_running
 from pytest_kvmcheck.facts.libvirtconf import Value, parse_conf
+from pytest_kvmcheck.facts.libvirtrules import parse_iptables, parse_nft_table, parse_nft_tables
+from pytest_kvmcheck.facts.programs import Program, parse_deleted_libraries, parse_programs
+from pytest_kvmcheck.facts.shellvars import parse_assignments
 from pytest_kvmcheck.facts.systemd import Unit, parse_units
 from pytest_kvmcheck.facts.systemstate import parse_failed, parse_state
+from pytest_kvmcheck.facts.taint import parse_tainted
 from pytest_kvmcheck.views.host import Host, fact
 
 MONOLITHIC = ("libvirtd.service", "libvirtd.socket")
@@ -124,3 +131,165 @@ def qemu_conf(host: Host) -> dict[str, Value]:
 def validation(host: Host) -> tuple[Verdict, ...]:
     """What virt-host-validate says, run as root."""
     return host.evidence.parsed("virt_host_validate", parse_validation, ok=(0, 1))
+
+
+class GuestSettings:
+    """Settings of libvirt-guests: those of its file over the defaults of its script, which are read when needed."""
+
+    def __init__(self, host: Host) -> None:
+        files = host.evidence.files("libvirt_guests_conf")
+        files.demand_all_readable()
+        self.host = host
+        self.given: dict[str, str] = {}
+        for path in files:
+            self.given |= parsing("libvirt_guests_conf", parse_assignments, files[path])
+
+    def __getitem__(self, name: str) -> str:
+        if name in self.given:
+            return self.given[name]
+        try:
+            return self.host.evidence.parsed("libvirt_guests_script", parse_assignments)[name]
+        except KeyError:
+            raise EvidenceMissing(Cause.MISSING, f"nothing tells {name}", "libvirt_guests_script") from None
+
+    def number(self, name: str) -> int:
+        """Return a setting that has to be a number."""
+        if not self[name].isdecimal():
+            raise EvidenceMissing(Cause.UNPARSABLE, f"{name} is {self[name][:20]!r}", "libvirt_guests_conf")
+        return int(self[name])
+
+
+@fact
+def tainted(host: Host) -> frozenset[int]:
+    """The bits of the kernel's taint that are set."""
+    return parsing("tainted", parse_tainted, host.evidence.files("tainted").need("/proc/sys/kernel/tainted"))
+
+
+def _section(host: Host, probe: str, name: str) -> str:
+    host.evidence.text(probe)
+    return f"{probe}{KEY_SEPARATOR}{name}"
+
+
+@fact
+def reboot_flags(host: Host) -> tuple[str, ...]:
+    """What asks for a reboot: flag files, and the packages that set them."""
+    return tuple(filter(None, host.evidence.text(_section(host, "kernels", "flags")).splitlines()))
+
+
+@fact
+def running_kernel(host: Host) -> Running:
+    """The running kernel."""
+    return host.evidence.parsed(_section(host, "kernels", "running"), parse_running)
+
+
+@fact
+def installed_kernels(host: Host) -> tuple[Release, ...]:
+    """The kernels whose images are there."""
+    return host.evidence.parsed(_section(host, "kernels", "images"), parse_images)
+
+
+@fact
+def debian_kernel_version(host: Host) -> str:
+    """The installed version of the package of the running kernel; empty where kernels are not packed as Debian does."""
+    if "Debian" not in running_kernel(host).build:
+        return ""
+    version = host.evidence.text(_section(host, "kernels", "debian")).strip()
+    if not version or len(version.split()) != 1:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"dpkg-query says {version[:60]!r}", "kernels")
+    return version
+
+
+@fact
+def programs(host: Host) -> dict[int, Program]:
+    """The programs of libvirt's daemons and of QEMU processes by PID."""
+    return host.evidence.parsed(_section(host, "programs", "exe"), parse_programs)
+
+
+@fact
+def deleted_libraries(host: Host) -> dict[int, tuple[str, ...]]:
+    """Libraries of those processes that are gone from the disk, by PID."""
+    if not programs(host):
+        return {}
+    return host.evidence.parsed(_section(host, "programs", "libraries"), parse_deleted_libraries)
+
+
+@dataclass(frozen=True)
+class Repositories:
+    """Package repositories: the tool, those that are enabled, and when their metadata were fetched; None for never."""
+
+    tool: str
+    enabled: tuple[str, ...]
+    fetched_s: int | None
+
+
+def _updates_tool(host: Host) -> str:
+    host.evidence.text("updates")
+    tools = {key.partition("/")[0] for key in host.evidence.keyed("updates")}
+    if len(tools) != 1:
+        raise EvidenceMissing(Cause.MISSING, "neither apt, dnf nor zypper told of its repositories", "updates")
+    return tools.pop()
+
+
+@fact
+def repositories(host: Host) -> Repositories:
+    """The package repositories and the age of their metadata."""
+    tool = _updates_tool(host)
+    place = f"updates{KEY_SEPARATOR}{tool}"
+    parse, what = {
+        "apt": (updates.parse_apt_sources, "sources"),
+        "dnf": (updates.parse_dnf_repos, "repos"),
+        "zypper": (updates.parse_zypper_repos, "repos"),
+    }[tool]
+    times = host.evidence.parsed(f"{place}/times", updates.parse_times)
+    # apt makes its directories when it is installed: only an index proves that something was fetched.
+    if tool == "apt" and not host.evidence.parsed(f"{place}/lists", updates.parse_apt_lists):
+        times = {}
+    return Repositories(tool, _said(host, f"{place}/{what}", parse), max(times.values(), default=None))
+
+
+@fact
+def pending_security(host: Host) -> tuple[str, ...]:
+    """Packages (zypper: patches) for which a security update waits."""
+    tool = _updates_tool(host)
+    parse = {"apt": updates.parse_apt_pending, "dnf": updates.parse_dnf_pending, "zypper": updates.parse_zypper_pending}[tool]
+    return _said(host, f"updates{KEY_SEPARATOR}{tool}/pending", parse)
+
+
+def _said(host: Host, probe: str, parse: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the parsed answer of a command that the probe ended with ``rc=N``."""
+    text = host.evidence.text(probe)
+    if "Permission denied" in text:
+        raise EvidenceMissing(Cause.NOT_PERMITTED, f"{probe}: needs root", probe)
+    return parsing(probe, parse, text)
+
+
+@dataclass(frozen=True)
+class LibvirtRules:
+    """Packet filter rules of libvirt by where they stand; ``tools`` are those that could be asked."""
+
+    tools: tuple[str, ...]
+    rules: dict[str, tuple[str, ...]]
+
+
+@fact
+def filter_tools(host: Host) -> tuple[str, ...]:
+    """The tools for packet filters that are installed."""
+    return tuple(host.evidence.text(_section(host, "libvirt_rules", "tools")).split())
+
+
+@fact
+def libvirt_rules(host: Host) -> LibvirtRules:
+    """Packet filter rules of libvirt. A tool whose modules are not loaded is not asked: there are no rules then."""
+    rules: dict[str, tuple[str, ...]] = {}
+    for key in host.evidence.keyed("libvirt_rules"):
+        place = f"libvirt_rules{KEY_SEPARATOR}{key}"
+        if key == "nft":
+            tables = host.evidence.parsed(place, parse_nft_tables)
+            for family in ("ip", "ip6"):
+                if f"{family} libvirt_network" in tables and f"nft/{family}" not in host.evidence.keyed("libvirt_rules"):
+                    raise EvidenceMissing(Cause.FAILED, f"nft did not show table {family} libvirt_network", place)
+        elif key.startswith("nft/"):
+            rules[f"table {key.removeprefix('nft/')} libvirt_network"] = host.evidence.parsed(place, parse_nft_table)
+        elif key.endswith("tables-save"):
+            rules[key] = host.evidence.parsed(place, parse_iptables)
+    return LibvirtRules(filter_tools(host), rules)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.counters import Counters, parse_counters
-from pytest_kvmcheck.facts.kernellog import KernelMessage, parse_kernel_log
+from pytest_kvmcheck.facts.kernellog import KernelMessage, begins_at_boot, parse_kernel_log
 from pytest_kvmcheck.facts.modprobe import Modprobe, parse_modprobe, parse_modules_load
 from pytest_kvmcheck.facts.mounts import Mount, parse_mounts
 from pytest_kvmcheck.probes.system import KERNEL_LOG_LINES
@@ -38,6 +38,12 @@ def modules_at_boot(host: Host) -> frozenset[str]:
 def kernel_log(host: Host) -> tuple[KernelMessage, ...]:
     """Troubles in the kernel's log of this boot; see ``demand_whole_kernel_log`` before concluding from silence."""
     return host.evidence.parsed("kernel_log", parse_kernel_log)
+
+
+@fact
+def kernel_log_from_boot(host: Host) -> bool:
+    """Whether the kernel's log reaches back to the boot; older lines may have been rotated away."""
+    return host.evidence.parsed("kernel_log", begins_at_boot)
 
 
 def demand_whole_kernel_log(host: Host) -> None:

@@ -1,0 +1,174 @@
+r"""Package repositories and what waits to be installed, by apt, dnf (or yum) and zypper.
+
+Source: apt-get(8), sources.list(5), dnf(8), zypper(8). The probe adds ``rc=N`` to the answer of a command. A security update is one
+whose origin (apt), advisory (dnf) or category (zypper) says so.
+
+>>> parse_apt_sources("file /etc/apt/sources.list\ndeb http://deb.debian.org/debian bookworm main\n--\n"
+...                   "file /etc/apt/sources.list.d/x.sources\nEnabled: no\nTypes: deb\nURIs: http://x\nSuites: y\n")
+('deb http://deb.debian.org/debian bookworm main',)
+>>> text = '''Inst qemu-system-x86 [1:7.2+dfsg-7+deb12u7] (1:7.2+dfsg-7+deb12u12 Debian-Security:12/stable-security [amd64])
+... Inst tzdata [2024a-0+deb12u1] (2025b-0+deb12u2 Debian:12.12/stable [all])
+... rc=0
+... '''
+>>> parse_apt_pending(text)
+('qemu-system-x86',)
+>>> parse_dnf_pending("RLSA-2023:5244 Important/Sec. kernel-core-5.14.0-284.30.1.el9_2.x86_64\nrc=0\n")
+('kernel-core',)
+>>> parse_dnf_repos("repo id                 repo name\nbaseos                  Rocky Linux 9 - BaseOS\nrc=0\n")
+('baseos',)
+>>> parse_zypper_repos("# | Alias | Name | Enabled | GPG Check | Refresh\n--+-------+------+---------+-----------+--------\n"
+...                    "1 | oss   | Main | Yes     | (r ) Yes  | Yes\nrc=0\n")
+('oss',)
+>>> parse_zypper_pending("Repository | Name | Category | Severity | Interactive | Status | Since | Summary\n"
+...                      "-----------+------+----------+----------+-------------+--------+-------+--------\n"
+...                      "Updates | SUSE-2023-4072 | security | important | --- | needed | - | Security update for qemu\nrc=0\n")
+('Security update for qemu',)
+>>> parse_times("1795577666 /var/lib/apt/lists\n")
+{'/var/lib/apt/lists': 1795577666}
+"""
+
+from __future__ import annotations
+
+import re
+
+from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
+
+_NO_REPOSITORY = re.compile(
+    r"No repositor(?:y|ies) (?:defined|available).*|Warning: No repositories.*|There are no enabled.*", re.I
+)
+
+
+def _answer(text: str, tool: str) -> list[str]:
+    """Return the lines of an answer that ended well."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines or lines[-1] != "rc=0":
+        raise ParseError(f"{tool} failed: {' '.join(lines)[:60]!r}")
+    return lines[:-1]
+
+
+@empty_is_an_answer("no source is enabled")
+def parse_apt_sources(text: str) -> tuple[str, ...]:
+    """Return the enabled sources of binary packages. Raises :class:`ParseError`."""
+    found: list[str] = []
+    stanza: dict[str, str] = {}
+
+    def close() -> None:
+        enabled = stanza.get("Enabled", "yes").lower() not in ("no", "false", "0")
+        if {"URIs", "Suites"} <= set(stanza) and enabled and "deb" in stanza.get("Types", "deb").split():
+            found.append(f"{stanza['URIs']} {stanza['Suites']}")
+        stanza.clear()
+
+    for line in map(str.strip, text.splitlines()):
+        if not line or line == "--" or line.startswith("file /"):
+            close()
+        elif re.match(r"deb\s", line):
+            found.append(" ".join(line.split()))
+        elif match := re.fullmatch(r"(Types|URIs|Suites|Enabled):\s*(.*)", line):
+            stanza[match[1]] = match[2]
+        else:
+            raise ParseError(f"not a source of packages: {line[:60]!r}")
+    close()
+    return tuple(found)
+
+
+@empty_is_an_answer("nothing was ever fetched")
+def parse_times(text: str) -> dict[str, int]:
+    """Return the times (seconds since 1970) by path. Raises :class:`ParseError`."""
+    found = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        match = re.fullmatch(r"(\d{1,12}) (/.*)", line, re.ASCII)
+        if not match:
+            raise ParseError(f"not a time and a path: {line[:60]!r}")
+        found[match[2]] = int(match[1])
+    return found
+
+
+@empty_is_an_answer("no list was ever fetched")
+def parse_apt_lists(text: str) -> tuple[str, ...]:
+    """Return the names of the indexes. Raises :class:`ParseError`.
+
+    >>> parse_apt_lists("deb.debian.org_debian_dists_bookworm_InRelease\\n")
+    ('deb.debian.org_debian_dists_bookworm_InRelease',)
+    """
+    names = tuple(filter(None, map(str.strip, text.splitlines())))
+    for name in names:
+        if not re.fullmatch(r"\S+_?(?:In)?Release", name):
+            raise ParseError(f"not the name of an index: {name[:60]!r}")
+    return names
+
+
+@empty_is_an_answer("nothing waits")
+def parse_apt_pending(text: str) -> tuple[str, ...]:
+    """Return the packages for which a security update waits. Raises :class:`ParseError`."""
+    found = []
+    for line in _answer(text, "apt-get"):
+        match = re.match(r"Inst (\S+) (?:\[[^\]]*\] )?\(\S+ ([^\[)]*)", line)
+        if not match:
+            raise ParseError(f"not a package to install: {line[:60]!r}")
+        if re.search(r"security", match[2], re.IGNORECASE):
+            found.append(match[1])
+    return tuple(found)
+
+
+@empty_is_an_answer("no repository is enabled")
+def parse_dnf_repos(text: str) -> tuple[str, ...]:
+    """Return the ids of the enabled repositories. Raises :class:`ParseError`."""
+    lines = _answer(text, "dnf")
+    if not lines or all(_NO_REPOSITORY.fullmatch(line) for line in lines):
+        return ()
+    head = next((number for number, line in enumerate(lines) if re.match(r"repo id\s+(?:repo name|status)", line)), None)
+    if head is None:
+        raise ParseError(f"not a list of repositories: {lines[0][:60]!r}")
+    return tuple(line.split()[0].lstrip("!*") for line in lines[head + 1 :] if not line.startswith("repolist:"))
+
+
+@empty_is_an_answer("nothing waits")
+def parse_dnf_pending(text: str) -> tuple[str, ...]:
+    """Return the packages for which a security advisory waits. Raises :class:`ParseError`."""
+    found = []
+    for line in _answer(text, "dnf"):
+        if re.match(r"Name\s+Type\s+Severity\s+Package\b", line):
+            continue
+        match = re.fullmatch(r"\S+ +(?:\S+/Sec\.|security(?: +\S+)?) +(\S+-[^-\s]+-[^-\s]+)(?: +\d{4}-\d\d-\d\d.*)?", line)
+        if not match:
+            raise ParseError(f"not an advisory: {line[:60]!r}")
+        found.append(match[1].rsplit("-", 2)[0])
+    return tuple(dict.fromkeys(found))
+
+
+def _table(text: str) -> list[dict[str, str]]:
+    """Return the rows of a table of zypper."""
+    lines = _answer(text, "zypper")
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if not re.fullmatch(r"[-+]+", line)]
+    if len(lines) < 2 or len(rows) == len(lines):
+        raise ParseError(f"not a table of zypper: {' '.join(lines)[:60]!r}")
+    head, *body = rows
+    for row in body:
+        if len(row) < len(head):
+            raise ParseError(f"a row of zypper is cut: {'|'.join(row)[:60]!r}")
+    return [dict(zip(head, row, strict=False)) for row in body]
+
+
+@empty_is_an_answer("no repository is enabled")
+def parse_zypper_repos(text: str) -> tuple[str, ...]:
+    """Return the aliases of the enabled repositories. Raises :class:`ParseError`."""
+    lines = _answer(text, "zypper")
+    if any(re.match(r"No repositories defined|No repositories found", line) for line in lines):
+        return ()
+    try:
+        return tuple(row["Alias"] for row in _table(text) if row["Enabled"] == "Yes")
+    except KeyError as exc:
+        raise ParseError(f"a table of zypper without {exc}") from None
+
+
+@empty_is_an_answer("nothing waits")
+def parse_zypper_pending(text: str) -> tuple[str, ...]:
+    """Return the summaries of the security patches that wait. Raises :class:`ParseError`."""
+    lines = _answer(text, "zypper")
+    if not lines or any(re.match(r"No updates found|No patches found", line) for line in lines):
+        return ()
+    try:
+        return tuple(row["Summary"] for row in _table(text) if row["Category"] == "security" and row["Status"] == "needed")
+    except KeyError as exc:
+        raise ParseError(f"a table of zypper without {exc}") from None
