@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer, takes_any_line
 
 Month = tuple[int, int]
 
@@ -34,6 +35,8 @@ _UBUNTU = (
 )
 
 
+@empty_is_an_answer("the name tells no release")
+@takes_any_line("a machine may have any name")
 def parse_release(text: str) -> Month | None:
     """Return year and month of the release that brought the machine type in, None for a name without a known one.
 
