@@ -11,7 +11,7 @@ XML (https://libvirt.org/formatdomain.html#cpu-allocation), which also know excl
 frozenset()
 >>> format_cpulist({0, 1, 2, 8})
 '0-2,8'
->>> sorted(parse_cpumask("00000001,0000000f\n"))  # words of 32 bits, highest first
+>>> sorted(parse_cpumask("00000001,0000000f"))  # words of 32 bits, highest first
 [0, 1, 2, 3, 32]
 """
 
