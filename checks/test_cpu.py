@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
@@ -386,7 +386,7 @@ def _at_next_load(host: Host, module: str, name: str) -> tuple[str, str]:
     title="The nested-virtualization switch matches policy",
     severity=Severity.LOW,
     reads=("kvm_modules", "kvm_params", "modprobe_conf", "cmdline", "virsh", "domain"),
-    params={"nested_policy": "any"},
+    params={"nested_policy": Choice("any", "on", "off")},
     applies=nesting_known,
 )
 def test_nested_policy(host: Host, params: Params) -> None:
@@ -412,7 +412,7 @@ def test_nested_policy(host: Host, params: Params) -> None:
     References
         https://docs.kernel.org/virt/kvm/x86/running-nested-guests.html
     """
-    policy = one_of(params.nested_policy, "nested_policy", ("any", "on", "off"))
+    policy = params.nested_policy
     with Findings() as findings:
         for module in _NESTED:
             value = kvm_parameter(host, module, "nested")
@@ -432,14 +432,6 @@ def test_nested_policy(host: Host, params: Params) -> None:
             for domain in domains(host):
                 asked = {name for name, how in domain.saved.cpu.features.items() if how in ("require", "force")} & {"vmx", "svm"}
                 findings.fail_if(bool(asked), f"{host}: {domain} asks for the CPU feature {', '.join(sorted(asked))}.")
-
-
-def one_of(value: object, name: str, allowed: tuple[str, ...]) -> str:
-    """Return a parameter that has to be one of a few words; YAML's bare on and off count. Raises ValueError."""
-    word = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-    if word not in allowed:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
-    return str(word)
 
 
 def _definitions(domain: Domain) -> list[DomainXml]:
@@ -637,7 +629,7 @@ def _shared_cores(host: Host) -> list[str]:
     title="SMT state matches policy and tenancy",
     severity=Severity.LOW,
     reads=("smt", "cpu_siblings", "qemu_conf", "uname", "virsh", "domain"),
-    params={"smt_policy": "any", "tenancy": "trusted"},
+    params={"smt_policy": Choice("any", "on", "off"), "tenancy": Choice("trusted", "untrusted")},
 )
 def test_smt(host: Host, params: Params) -> None:
     """Threads of one core are used as the profile wants, and never by strangers at once.
@@ -665,8 +657,8 @@ def test_smt(host: Host, params: Params) -> None:
         https://docs.kernel.org/admin-guide/hw-vuln/core-scheduling.html
         https://libvirt.org/kbase/kvm-realtime.html
     """
-    policy = one_of(params.smt_policy, "smt_policy", ("any", "on", "off"))
-    tenancy = one_of(params.tenancy, "tenancy", ("trusted", "untrusted"))
+    policy = params.smt_policy
+    tenancy = params.tenancy
     active = _smt_active(host)
     with Findings() as findings:
         if policy != "any" and active != (policy == "on"):

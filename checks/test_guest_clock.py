@@ -10,9 +10,7 @@ from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.views.domains import Domain
 from pytest_kvmcheck.views.host import Host
-from pytest_kvmcheck.views.identity import versions
-from pytest_kvmcheck.views.services import qemu_conf, unit
-from pytest_kvmcheck.views.time import libvirt_guests_setting
+from pytest_kvmcheck.views.services import GuestSettings, auto_shutdown, unit
 
 #: The tag of guests that may have odd clocks.
 TEST = "test"
@@ -153,24 +151,10 @@ def test_timers(domain: Domain) -> None:
         _judge(domain, findings, faults)
 
 
-#: The release of libvirt that brought the auto_shutdown settings of qemu.conf.
-AUTO_SHUTDOWN_SINCE = (11, 2, 0)
-
-
-def _saves_by_itself(host: Host) -> bool:
-    """Return whether libvirt itself saves guests when the host goes down; libvirt before 11.2 cannot."""
-    try:
-        return str(qemu_conf(host).get("auto_shutdown_try_save", "none")) != "none"
-    except EvidenceMissing as missing:
-        if missing.cause is Cause.NOT_PERMITTED and versions(host).libvirt < AUTO_SHUTDOWN_SINCE:
-            return False
-        raise
-
-
 def _suspended_at_shutdown(host: Host) -> bool:
     """Return whether libvirt-guests saves guests when the host goes down."""
     service = unit(host, "libvirt-guests.service")
-    return (service.enabled or service.active) and libvirt_guests_setting(host, "ON_SHUTDOWN") == "suspend"
+    return (service.enabled or service.active) and GuestSettings(host)["ON_SHUTDOWN"] == "suspend"
 
 
 @condition
@@ -180,7 +164,7 @@ def comes_back_from_the_past(host: Host, domain: Domain) -> str | None:
         return f"{domain} is tagged {OWN_CLOCK}: it sets its clock right by itself"
     if domain.info.managed_save:
         return None
-    if not (_suspended_at_shutdown(host) or _saves_by_itself(host)):
+    if not (_suspended_at_shutdown(host) or "auto_shutdown_try_save" in auto_shutdown(host)):
         return "guests are not saved at shutdown, and no memory of this one is"
     return None if domain.running else f"{domain} is off, and no memory of it is saved"
 
@@ -218,7 +202,7 @@ def test_time_after_restore(host: Host, domain: Domain) -> None:
     with Findings() as findings:
         saved = domain.info.managed_save
         if saved or _suspended_at_shutdown(host):
-            sync = libvirt_guests_setting(host, "SYNC_TIME")
+            sync = GuestSettings(host)["SYNC_TIME"]
             why = "its memory is saved" if saved else "libvirt-guests suspends it at shutdown"
             findings.fail_if(sync in ("0", ""), f"{domain}: {why}, but SYNC_TIME is {sync or 'empty'}: its clock will be late.")
             if domain.running:

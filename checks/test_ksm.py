@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
@@ -14,14 +14,7 @@ from pytest_kvmcheck.views.memory import ksm, ksm_exists, ksmd_share, ksmtuned_c
 from pytest_kvmcheck.views.services import unit
 
 #: What ksm_policy may say: off, on, auto (ksmtuned decides), any (not judged).
-POLICIES = ("off", "on", "auto", "any")
-
-
-def _policy(params: Params) -> str:
-    policy = str(params.ksm_policy)
-    if policy not in POLICIES:
-        raise ValueError(f"ksm_policy is {policy!r}, expected one of {', '.join(POLICIES)}")
-    return policy
+KSM_POLICY = Choice("any", "off", "on", "auto")
 
 
 @check(
@@ -29,7 +22,7 @@ def _policy(params: Params) -> str:
     title="KSM is available in the kernel when the policy wants it",
     severity=Severity.INFO,
     reads=("ksm", "cpu_lists"),
-    params={"ksm_policy": "any"},
+    params={"ksm_policy": KSM_POLICY},
 )
 def test_ksm_exists(host: Host, params: Params) -> None:
     """The kernel can merge equal pages where the profile wants that.
@@ -51,7 +44,7 @@ def test_ksm_exists(host: Host, params: Params) -> None:
     References
         https://docs.kernel.org/admin-guide/mm/ksm.html
     """
-    policy, there = _policy(params), ksm_exists(host)
+    policy, there = params.ksm_policy, ksm_exists(host)
     assert there or policy not in ("on", "auto"), (
         f"{host}: the kernel has no KSM (no /sys/kernel/mm/ksm), expected by policy {policy}."
     )
@@ -63,7 +56,7 @@ def test_ksm_exists(host: Host, params: Params) -> None:
     title="KSM is on or off according to policy",
     severity=Severity.MEDIUM,
     reads=("ksm",),
-    params={"ksm_policy": "any"},
+    params={"ksm_policy": KSM_POLICY},
 )
 def test_ksm_policy(host: Host, params: Params) -> None:
     """Memory is shared between guests where the profile wants it, and nowhere else.
@@ -85,7 +78,7 @@ def test_ksm_policy(host: Host, params: Params) -> None:
     References
         https://docs.kernel.org/admin-guide/mm/ksm.html
     """
-    run, policy = ksm(host).run, _policy(params)
+    run, policy = ksm(host).run, params.ksm_policy
     allowed = {"off": (0, 2), "on": (1,), "auto": (0, 1), "any": (0, 1, 2)}[policy]
     assert run in allowed, f"{host}: KSM run is {run}, expected {' or '.join(map(str, allowed))} (policy {policy})."
     note(f"run is {run}, policy {policy}")
@@ -94,7 +87,7 @@ def test_ksm_policy(host: Host, params: Params) -> None:
 @condition
 def policy_is_set(params: Params) -> str | None:
     """Hold where the profile has an opinion on KSM."""
-    return "the KSM policy is any" if _policy(params) == "any" else None
+    return "the KSM policy is any" if params.ksm_policy == "any" else None
 
 
 @check(
@@ -102,7 +95,7 @@ def policy_is_set(params: Params) -> str | None:
     title="KSM services agree with the policy and with each other",
     severity=Severity.LOW,
     reads=("systemd_units", "ksm_defaults", "ksm"),
-    params={"ksm_policy": "any"},
+    params={"ksm_policy": KSM_POLICY},
     applies=policy_is_set,
 )
 def test_ksm_services(host: Host, params: Params) -> None:
@@ -128,7 +121,7 @@ def test_ksm_services(host: Host, params: Params) -> None:
         https://docs.kernel.org/admin-guide/mm/ksm.html
     """
     services = ("ksm.service", "ksmtuned.service", "mom.service", "mom-vdsm.service")
-    policy = _policy(params)
+    policy = params.ksm_policy
     files = host.evidence.files("ksm_defaults")
     files.demand_all_readable()
     switch = ""
@@ -163,8 +156,8 @@ CONTROLLERS = ("ksmtuned.service", "mom.service", "mom-vdsm.service")
 @condition
 def ksm_is_stopped_for_good(host: Host, params: Params) -> str | None:
     """Hold where KSM is stopped, and neither the policy nor a controller will start it again."""
-    if _policy(params) in ("on", "auto"):
-        return f"the KSM policy is {_policy(params)}"
+    if params.ksm_policy in ("on", "auto"):
+        return f"the KSM policy is {params.ksm_policy}"
     run = ksm(host).run
     if run != 0:
         return f"run is {run}: " + ("KSM merges" if run == 1 else "unmerging is what 2 does")
@@ -177,7 +170,7 @@ def ksm_is_stopped_for_good(host: Host, params: Params) -> str | None:
     title="After switching KSM off, pages are really unmerged",
     severity=Severity.LOW,
     reads=("ksm", "systemd_units"),
-    params={"ksm_policy": "any"},
+    params={"ksm_policy": KSM_POLICY},
     applies=ksm_is_stopped_for_good,
 )
 def test_ksm_is_unmerged(host: Host) -> None:

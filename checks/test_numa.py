@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
@@ -100,7 +100,7 @@ def balancing_possible(host: Host) -> str | None:
     title="Automatic NUMA balancing fits the way guests are placed",
     severity=Severity.MEDIUM,
     reads=("kernel_settings", "numa", "virsh", "domain", "cpu_lists", "cmdline"),
-    params={"pinning_policy": "auto-detect"},
+    params={"pinning_policy": Choice("auto-detect", "all")},
     applies=balancing_possible,
 )
 def test_numa_balancing(host: Host, params: Params) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from pytest_kvmcheck import EvidenceMissing, Findings, NotApplicable, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, NotApplicable, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cpulist import format_cpulist
@@ -383,7 +383,7 @@ def pins_meet_smt(host: Host, domain: Domain) -> str | None:
     title="Pins respect SMT siblings and the guest topology tells the truth",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "cpu_siblings"),
-    params={"smt_pin_policy": "any"},
+    params={"smt_pin_policy": Choice("any", "require", "isolate")},
     applies=pins_meet_smt,
 )
 def test_pins_respect_siblings(host: Host, domain: Domain, params: Params) -> None:
@@ -410,8 +410,6 @@ def test_pins_respect_siblings(host: Host, domain: Domain, params: Params) -> No
         https://docs.openstack.org/nova/latest/admin/cpu-topologies.html
     """
     policy = params.smt_pin_policy
-    if policy not in ("any", "require", "isolate"):
-        raise ValueError(f"smt_pin_policy is {policy!r}; known are any, require, isolate")
     xml, siblings = next_definition(domain), thread_siblings(host)
     pins = own_pins(xml)
     cores = {vcpu: siblings[cpu] for vcpu, cpu in pins.items() if cpu in siblings}  # offline CPUs: KVM-PIN-005

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, bare_metal, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
@@ -21,16 +21,12 @@ def frequency_is_ours(host: Host) -> str | None:
     return None if cpufreq(host) else "no cpufreq: the frequency is left to the firmware or the hypervisor"
 
 
-#: What turbo_policy may say.
-_TURBO = {"any": None, "on": True, "off": False, True: True, False: False}
-
-
 @check(
     "KVM-CPU-012",
     title="The frequency policy (governor, EPP, turbo) favours performance",
     severity=Severity.MEDIUM,
     reads=("cpufreq", "cpu_lists"),
-    params={"allowed_epp": ("performance", "balance_performance"), "turbo_policy": "any"},
+    params={"allowed_epp": ("performance", "balance_performance"), "turbo_policy": Choice("any", "on", "off")},
     applies=frequency_is_ours,
 )
 def test_frequency_policy(host: Host, params: Params) -> None:
@@ -58,9 +54,7 @@ def test_frequency_policy(host: Host, params: Params) -> None:
         https://docs.kernel.org/admin-guide/pm/cpufreq.html
         https://docs.kernel.org/admin-guide/pm/intel_pstate.html
     """
-    if params.turbo_policy not in _TURBO:
-        raise ValueError(f"turbo_policy is {params.turbo_policy!r}, expected any, on or off")
-    found, wanted = cpufreq(host), _TURBO[params.turbo_policy]
+    found, wanted = cpufreq(host), {"on": True, "off": False}.get(params.turbo_policy)
     if found is None:
         raise EvidenceMissing(Cause.MISSING, "no CPU has a frequency policy", "cpufreq")
     allowed, slow, untold = tuple(params.allowed_epp), defaultdict[str, list[int]](list), []

@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause, ParseError
 from pytest_kvmcheck.evidence import parsing
@@ -873,7 +873,7 @@ def nestable(domain: Domain) -> str | None:
     title="Guests get vmx or svm only where nesting is allowed",
     severity=Severity.LOW,
     reads=("virsh", "domain", "kvm_modules", "kvm_params"),
-    params={"nested_guests": "any"},
+    params={"nested_guests": Choice("any", "deny")},
     applies=nestable,
 )
 def test_nesting_is_wanted(host: Host, domain: Domain, params: Params) -> None:

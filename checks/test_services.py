@@ -21,6 +21,7 @@ from pytest_kvmcheck.views.services import (
     MODULAR,
     MONOLITHIC,
     GuestSettings,
+    auto_shutdown,
     debian_kernel_version,
     deleted_libraries,
     failed_units,
@@ -149,23 +150,6 @@ def guests_are_ours(host: Host) -> str | None:
     return f"{', '.join(owners)} manages the guests" if owners else None
 
 
-#: The release of libvirt that brought the auto_shutdown settings of qemu.conf.
-AUTO_SHUTDOWN_SINCE = (11, 2, 0)
-
-
-def _auto_shutdown(host: Host) -> dict[str, str]:
-    """Return the auto_shutdown settings of qemu.conf that do something; libvirt before 11.2 has none."""
-    keys = ("auto_shutdown_try_save", "auto_shutdown_try_shutdown", "auto_shutdown_poweroff")
-    try:
-        conf = qemu_conf(host)
-    except EvidenceMissing as missing:
-        # The file is often closed to all but root; a libvirt that does not know the settings cannot have them in use.
-        if missing.cause is Cause.NOT_PERMITTED and versions(host).libvirt < AUTO_SHUTDOWN_SINCE:
-            return {}
-        raise
-    return {key: str(conf[key]) for key in keys if str(conf.get(key, "none")) != "none"}
-
-
 @check(
     "KVM-SVC-005",
     title="Host shutdown handling of guests is enabled by exactly one mechanism",
@@ -202,7 +186,7 @@ def test_guests_are_shut_down(host: Host) -> None:
         if (service.enabled or service.active) and not works:
             state = f"{service.unit_file_state or 'no unit file'}, {service.active_state}"
             findings.fail(f"{host}: libvirt-guests is {state}; it has to be enabled and active to act at shutdown.")
-        other = _auto_shutdown(host)
+        other = auto_shutdown(host)
         if works and other:
             findings.fail(f"{host}: both libvirt-guests and {', '.join(other)} of qemu.conf act at shutdown.")
         elif not works and not other and not findings.failures:
@@ -216,7 +200,7 @@ def libvirt_guests_acts(host: Host) -> str | None:
         return reason
     if unit(host, "libvirt-guests.service").enabled:
         return None
-    other = _auto_shutdown(host)
+    other = auto_shutdown(host)
     return f"guests are handled by {', '.join(other)}" if other else None
 
 
@@ -530,7 +514,7 @@ def _saves_guests(host: Host) -> str:
     """Return the setting by which guests are saved when the host goes down, empty when they are not."""
     if unit(host, "libvirt-guests.service").enabled and GuestSettings(host)["ON_SHUTDOWN"] == "suspend":
         return "ON_SHUTDOWN=suspend of libvirt-guests"
-    scope = _auto_shutdown(host).get("auto_shutdown_try_save")
+    scope = auto_shutdown(host).get("auto_shutdown_try_save")
     return f"auto_shutdown_try_save={scope} of qemu.conf" if scope else ""
 
 

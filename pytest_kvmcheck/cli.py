@@ -113,9 +113,9 @@ def _sos_coverage(options: argparse.Namespace) -> int:
     if options.sosreport:
         if not options.sosreport.exists():
             raise KvmcheckError(f"{options.sosreport}: there is no such file or directory")
-        report = from_sosreport(Target("sosreport", f"sosreport:{options.sosreport}"))
-        if report.failure:
-            raise KvmcheckError(report.failure.detail)
+        report = {role: from_sosreport(Target("sosreport", f"sosreport:{options.sosreport}", role)) for role in ("host", "guest")}
+        if failure := report["host"].failure:
+            raise KvmcheckError(failure.detail)
     rows = sos_coverage.as_json(catalog.load().values(), report)
     print(json.dumps(rows, indent=1) if options.json else sos_coverage.as_text(rows), end="")
     return 0

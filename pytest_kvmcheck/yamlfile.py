@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -137,10 +138,13 @@ def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return ``; did you mean X?`` when something similar is known, else the empty string.
 
-    >>> did_you_mean("KVM-MEM-01", ["KVM-MEM-001", "KVM-NET-003"])
+    >>> did_you_mean("KVM-MEM-01", ["KVM-MEM-011", "KVM-MEM-001", "KVM-NET-003"])
     '; did you mean KVM-MEM-001?'
     """
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    known = list(known)
+    if (number := re.fullmatch(r"(.*\D)0*(\d+)", given)) and (padded := f"{number[1]}{number[2]:>03}") in known:
+        return f"; did you mean {padded}?"
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 

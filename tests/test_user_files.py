@@ -65,7 +65,7 @@ PROFILES = [
     ),
     (
         profile("KVM-KSM-002: {params: {ksm_policy: off}}"),
-        "site.yaml:4: checks.KVM-KSM-002.params.ksm_policy: expected a text, given: False (YAML reads a bare",
+        "site.yaml:4: checks.KVM-KSM-002.params.ksm_policy: expected one of any, off, on, auto, given: False (YAML reads a bare",
     ),
     (profile("KVM-KSM-002: warn"), "site.yaml:4: checks.KVM-KSM-002: "),
     ("extends: baseline\n", "site.yaml:1: name: is missing"),

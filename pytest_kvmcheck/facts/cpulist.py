@@ -44,6 +44,7 @@ def parse_cpulist(text: str) -> frozenset[int]:
     return frozenset(included - excluded)
 
 
+@empty_is_an_answer("a mask of zeros names no CPU")
 def parse_cpumask(text: str) -> frozenset[int]:
     """Return the CPUs in a hexadecimal mask, as in ``/proc/irq/default_smp_affinity``. Raises :class:`ParseError`."""
     words = text.strip().removeprefix("0x").split(",")

@@ -9,35 +9,26 @@ from typing import Any
 from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.probes import Probe, Root
 
-#: Where sudo finds what the probes run; its secure_path has these on every distribution with a merged /usr.
-_TOOLS = {
-    "cat": "/usr/bin/cat",
-    "grep": "/usr/bin/grep",
-    "ls": "/usr/bin/ls",
-    "du": "/usr/bin/du",
-    "journalctl": "/usr/bin/journalctl",
-    "auditctl": "/usr/sbin/auditctl",
-    "ausearch": "/usr/sbin/ausearch",
-    "virt-admin": "/usr/bin/virt-admin",
-    "nft": "/usr/sbin/nft",
-    "iptables-save": "/usr/sbin/iptables-save",
-    "ip6tables-save": "/usr/sbin/ip6tables-save",
-    "dnf": "/usr/bin/dnf",
-    "yum": "/usr/bin/yum",
-    "multipathd": "/usr/sbin/multipathd",
-    "lvs": "/usr/sbin/lvs",
-    "pvs": "/usr/sbin/pvs",
-    "dmsetup": "/usr/sbin/dmsetup",
-    "virt-host-validate": "/usr/bin/virt-host-validate",
-    "journalctl": "/usr/bin/journalctl",
-    "nft": "/usr/sbin/nft",
-    "ausearch": "/usr/sbin/ausearch",
-    "iptables-save": "/usr/sbin/iptables-save",
-    "iptables-legacy-save": "/usr/sbin/iptables-legacy-save",
-    "ip6tables-save": "/usr/sbin/ip6tables-save",
-    "ip6tables-legacy-save": "/usr/sbin/ip6tables-legacy-save",
-    "firewall-cmd": "/usr/bin/firewall-cmd",
-    "ovs-vsctl": "/usr/bin/ovs-vsctl",
+#: Where sudo finds what the probes run; its secure_path has both on every distribution with a merged /usr.
+_PLACES = {
+    "/usr/bin": frozenset(
+        ["cat", "dnf", "du", "firewall-cmd", "grep", "journalctl", "ls", "ovs-vsctl", "virt-admin", "virt-host-validate", "yum"]
+    ),
+    "/usr/sbin": frozenset(
+        [
+            "auditctl",
+            "ausearch",
+            "dmsetup",
+            "ip6tables-legacy-save",
+            "ip6tables-save",
+            "iptables-legacy-save",
+            "iptables-save",
+            "lvs",
+            "multipathd",
+            "nft",
+            "pvs",
+        ]
+    ),
 }
 
 
@@ -87,10 +78,11 @@ def sudoers_line(command: str) -> str:
     '/usr/bin/grep -H ^ -- /etc/libvirt/qemu.conf'
     """
     tool, _, rest = command.partition(" ")
-    if tool not in _TOOLS:
+    place = next((place for place, tools in _PLACES.items() if tool in tools), "")
+    if not place:
         raise KvmcheckError(f"no known place of {tool} for sudoers")
     arguments = re.sub(r"([,:=\\])", r"\\\1", rest)
-    return f"{_TOOLS[tool]} {arguments}".rstrip()
+    return f"{place}/{tool} {arguments}".rstrip()
 
 
 def as_sudoers(probes: Iterable[Probe], user: str) -> str:

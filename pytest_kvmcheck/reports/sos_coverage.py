@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence
@@ -15,11 +15,12 @@ from pytest_kvmcheck.registry import Check
 _SIGNS = {Held.COMMAND: "+", Held.FILES: "+", Held.PART: "~", Held.NO: "-"}
 
 
-def as_json(checks: Iterable[Check], report: Evidence | None = None) -> list[dict[str, Any]]:
-    """Return a row for each check; ``found`` tells of *report*, when one is given, and is null otherwise."""
-    there = None if report is None else {name.partition(KEY_SEPARATOR)[0] for name in report.records}
+def as_json(checks: Iterable[Check], report: Mapping[str, Evidence] | None = None) -> list[dict[str, Any]]:
+    """Return a row for each check; ``found`` tells of *report* (its evidence by role), and is null when none is given."""
     rows = []
     for check in checks:
+        role = "guest" if check.scope == "guest" else "host"
+        there = None if report is None else {name.partition(KEY_SEPARATOR)[0] for name in report[role].records}
         probes = [
             {
                 "id": name,

@@ -18,6 +18,7 @@ from pytest_kvmcheck.facts.systemd import Unit, parse_units
 from pytest_kvmcheck.facts.systemstate import parse_failed, parse_state
 from pytest_kvmcheck.facts.taint import parse_tainted
 from pytest_kvmcheck.views.host import Host, fact
+from pytest_kvmcheck.views.identity import versions
 
 MONOLITHIC = ("libvirtd.service", "libvirtd.socket")
 MODULAR = ("virtqemud.service", "virtqemud.socket")
@@ -131,6 +132,23 @@ def qemu_conf(host: Host) -> dict[str, Value]:
 def validation(host: Host) -> tuple[Verdict, ...]:
     """What virt-host-validate says, run as root."""
     return host.evidence.parsed("virt_host_validate", parse_validation, ok=(0, 1))
+
+
+#: The release of libvirt that brought the auto_shutdown settings of qemu.conf.
+_AUTO_SHUTDOWN_SINCE = (11, 2, 0)
+
+
+def auto_shutdown(host: Host) -> dict[str, str]:
+    """Return the auto_shutdown settings of qemu.conf that do something; libvirt before 11.2 has none."""
+    keys = ("auto_shutdown_try_save", "auto_shutdown_try_shutdown", "auto_shutdown_poweroff")
+    try:
+        conf = qemu_conf(host)
+    except EvidenceMissing as missing:
+        # The file is often closed to all but root; a libvirt that does not know the settings cannot have them in use.
+        if missing.cause is Cause.NOT_PERMITTED and versions(host).libvirt < _AUTO_SHUTDOWN_SINCE:
+            return {}
+        raise
+    return {key: str(conf[key]) for key in keys if str(conf.get(key, "none")) != "none"}
 
 
 class GuestSettings:

@@ -12,7 +12,6 @@ from pytest_kvmcheck.facts.ntp import NtpVariables, Peer, parse_epoch, parse_ntp
 from pytest_kvmcheck.facts.ptpconf import PtpConf, parse_ptp_conf
 from pytest_kvmcheck.facts.ptplog import PtpLog, parse_ptp_log
 from pytest_kvmcheck.facts.rtc import ClockDevices, parse_adjtime, parse_clock_devices
-from pytest_kvmcheck.facts.shellvars import parse_assignments
 from pytest_kvmcheck.facts.timedaemon import Daemon, parse_daemon
 from pytest_kvmcheck.views.cpu import cpuinfo, uname
 from pytest_kvmcheck.views.host import Host, fact
@@ -118,20 +117,6 @@ def rtc_keeps(host: Host) -> str:
     if host.evidence.record("adjtime").cause is Cause.MISSING and not host.evidence.partial:
         return "UTC"
     return host.evidence.parsed("adjtime", parse_adjtime)
-
-
-def libvirt_guests_setting(host: Host, name: str) -> str:
-    """Return a setting of libvirt-guests: that of its file, or else the default of its script."""
-    files = host.evidence.files("libvirt_guests_conf")
-    files.demand_all_readable()
-    for path in files:
-        given = parsing("libvirt_guests_conf", parse_assignments, files[path])
-        if name in given:
-            return given[name]
-    try:
-        return host.evidence.parsed("libvirt_guests_script", parse_assignments)[name]
-    except KeyError:
-        raise EvidenceMissing(Cause.MISSING, f"nothing tells {name}", "libvirt_guests_script") from None
 
 
 @fact
