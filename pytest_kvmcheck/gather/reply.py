@@ -140,7 +140,8 @@ def _records(probe: Probe, whole: Record, nonce: str) -> dict[str, Record]:
     """Return the records of one probe, whose whole answer is *whole*."""
     if probe.keyed and whole.rc >= 0:
         return split(whole, nonce)
-    if not probe.one_file:
+    # A command that reads one file prints lines of it as they are; only `g` puts the path before each.
+    if not (probe.one_file and probe.reads_files):
         return {probe.id: whole}
     text = "".join(line.partition(":")[2] for line in whole.stdout.splitlines(keepends=True))
     denied = whole.stderr and not text and whole.cause is None

@@ -95,6 +95,12 @@ def test_files_say_missing_denied_and_empty(shell: list[str], tmp_path: Path) ->
     assert full.stdout == "1\n2\n"
 
 
+def test_a_command_that_reads_one_file_keeps_its_colons(shell: list[str], tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("vendor_id\t: AuthenticAMD\nflags\t\t: fpu svm\n")
+    found = ask(Probe("x", "", f"grep -E '^flags' {tmp_path}/cpuinfo", one_file=True), shell=shell)["x"]
+    assert found.stdout == "flags\t\t: fpu svm\n"
+
+
 def test_files_are_read_together_and_stay_apart(shell: list[str], tmp_path: Path) -> None:
     (tmp_path / "a").write_text("@@forged BEGIN b\n@@forged END b 0\n")
     (tmp_path / "b").write_text("b\n")
