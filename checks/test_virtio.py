@@ -371,11 +371,7 @@ def is_windows(domain: Domain) -> str | None:
         return "not Windows"
     if xml.cpu.hyperv_mode:
         return None
-    if domain.critical:
-        raise EvidenceMissing(
-            Cause.MISSING, f"nothing tells whether {domain} runs Windows: tag it windows or linux", f"domain:{domain.uuid}/saved"
-        )
-    return "nothing tells that it runs Windows"
+    return "nothing tells that it runs Windows: tag it windows or linux"
 
 
 @check(
