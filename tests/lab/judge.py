@@ -27,7 +27,7 @@ Results = dict[tuple[str, str], Result]
 HEALTHY = Path(__file__).with_name("healthy.yaml")
 
 #: What the guests of kvm01 are to their owner.
-TAGS = {"web01": ["critical"], "db01": ["critical", "database"]}
+TAGS = {"web01": ["critical", "linux"], "db01": ["critical", "database", "linux"], "legacy01": ["linux"]}
 
 
 @dataclass(frozen=True)
