@@ -111,8 +111,8 @@ def parse_files(probe: str, stdout: str, stderr: str = "", partial: bool = False
     {'/a/d': 'Permission denied'}
     """
     contents: dict[str, list[str]] = {}
-    for line in stdout.splitlines():
-        path, colon, text = line.partition(":")
+    for line in stdout.removesuffix("\n").split("\n") if stdout else ():  # splitlines also parts at form feeds and the like
+        path, colon, text = line.removesuffix("\r").partition(":")
         if not colon or not path.startswith("/"):
             raise EvidenceMissing(Cause.UNPARSABLE, f"not 'path:line': {line[:80]!r}", probe)
         contents.setdefault(path, []).append(text + "\n")
@@ -173,7 +173,9 @@ class Evidence:
         try:
             return self.records[probe]
         except KeyError:
-            raise EvidenceMissing(self.default, f"{probe}: {self.default}", probe) from None
+            whole = self.records.get(probe.partition(KEY_SEPARATOR)[0])
+            cause = whole.cause if whole and whole.cause else self.default  # a section shares the fate of its probe
+            raise EvidenceMissing(cause, f"{probe}: {cause}", probe) from None
 
     def whole(self, probe: str) -> Record:
         """Return the record of *probe* when it ran to its end; its exit code is the caller's to judge."""

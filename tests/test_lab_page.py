@@ -36,7 +36,8 @@ def test_the_healthy_host_is_judged_with_reasons(profile: str) -> None:
     assert {check for check, _ in judge.healthy(profile)} <= catalog.load().keys()
     for check, entry in yaml.safe_load(judge.HEALTHY.read_text())[profile].items():
         assert entry.get("why") not in (None, "", propose.WHY), f"{check}: why is that right?"
-        assert set(entry.values()) - {entry["why"]} <= {"pass", "fail", "warn", "na"}, check
+        allowed = {"pass", "fail", "warn", "na", "any"} | (set() if profile == "production" else {"unknown"})
+        assert set(entry.values()) - {entry["why"]} <= allowed, check
 
 
 def test_proposals() -> None:

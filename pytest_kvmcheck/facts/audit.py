@@ -61,10 +61,10 @@ def parse_audit_status(text: str) -> AuditStatus:
 def parse_control_records(text: str) -> tuple[ControlRecord, ...]:
     """Return the VIRT_CONTROL records. Raises :class:`ParseError`."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if not line.strip() or line.strip() == "<no matches>":
             continue
-        match = _RECORD.fullmatch(line)
+        match = _RECORD.fullmatch(line.partition("\x1d")[0].rstrip("\r"))  # log_format=ENRICHED adds names behind a separator
         if not match:
             raise ParseError(f"not a record of libvirt: {line[:80]!r}")
         found.append(

@@ -71,7 +71,7 @@ def _type(context: str) -> str:
 def parse_denials(text: str) -> tuple[Denial, ...]:
     """Return the denials among raw records of the audit log. Raises :class:`ParseError`."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if not line.strip():
             continue
         match = re.match(r"(?:node=\S+ )?type=[A-Z_]+ msg=audit\((\d{1,12}\.\d{1,9}):\d+\): ?", line, re.ASCII)
