@@ -125,7 +125,8 @@ fi
 H={shlex.quote(HELPERS)}
 if command -v base64 >/dev/null 2>&1; then e() {{ base64; }}; W=base64
 else e() {{ od -An -v -tx1; }}; W=hex; fi
-# t -k 2 SECONDS COMMAND: GNU's timeout stops the command and its children; busybox's only the command itself.
+# t -s KILL SECONDS COMMAND: with a softer signal, a child that ignores it would be left behind.
+# GNU's timeout stops the command and its children; busybox's only the command itself.
 case $(timeout --version 2>/dev/null) in
 *GNU*) t() {{ timeout "$@"; }} ;;
 *) if command -v setsid >/dev/null 2>&1; then
@@ -149,7 +150,7 @@ p() {{
   up; B=$T I="head -c $3" O=e F=
   [ $3 -le {MAX_BYTES + 1} ] || I=cat O="packed $3" F=${{Z:+ $Z}}
   printf '@%s BEGIN %s\\n' $N "$1$F"
-  R=$({{ {{ t -k 2 $2 sh -c "$H{{ {{ {{ ( exec 2>&7 5>&- 6>&- 7>&-
+  R=$({{ {{ t -s KILL $2 sh -c "$H{{ {{ {{ ( exec 2>&7 5>&- 6>&- 7>&-
 $4
   ); echo \\"!\\$N!\\$?!\\" >&5; }} | $I; }} 7>&1 >&6 | head -c ${{5:-{STDERR_BYTES}}} >&5; }} 6>&1" 3>&-
     c=$?; [ $c = 0 ] || echo "!$N!$c!" >&5; }} | $O >&3; }} 5>&1)

@@ -56,7 +56,13 @@ def test_any_login_shell_gives_the_same_verdicts(
     farm: Farm, kvmcheck: Kvmcheck, plain: dict[tuple[str, str], str], name: str, login: str
 ) -> None:
     farm.host(name, login=f"PATH={quiet(farm)}:$PATH; export PATH\n{login}")
-    assert outcomes(judge(kvmcheck, farm, name), name) == plain
+    found = outcomes(judge(kvmcheck, farm, name), name)
+    if (
+        name == "busybox"
+    ):  # its own ip and df stand in for the real ones: what they cannot tell is unknown, and nothing else changes
+        assert {found[key] for key in found if plain.get(key) != found[key]} <= {"unknown"}
+    else:
+        assert found == plain
 
 
 def test_a_login_that_runs_nothing(farm: Farm, kvmcheck: Kvmcheck) -> None:
