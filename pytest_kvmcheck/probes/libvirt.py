@@ -64,9 +64,11 @@ LIBVIRT: tuple[Probe, ...] = (
         "domain",
         f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
         f"u=$({_VIRSH} list --all --uuid) || exit 1\n"
-        'b=; for i in $u; do b="$b echo @@$N $i/live; dumpxml $i; echo @@$N $i/saved; dumpxml --inactive $i;'
+        'b= n=0; for i in $u; do b="$b echo @@$N $i/live; dumpxml $i; echo @@$N $i/saved; dumpxml --inactive $i;'
         " echo @@$N $i/snapshots; snapshot-list $i; echo @@$N $i/info; dominfo $i;"
-        ' echo @@$N $i/state; domstate --reason $i;"; done\n'
+        ' echo @@$N $i/state; domstate --reason $i;"; n=$((n+1))\n'
+        # Linux refuses an argument beyond 128 KiB.
+        f'[ $n -lt 100 ] || {{ {_VIRSH} "$b" 2>&1; b= n=0; }}; done\n'
         f'[ -z "$b" ] || {_VIRSH} "$b" 2>&1; exit 0',
         "libvirt: live and saved definition, snapshots, state and messages of every domain",
         keyed=True,
