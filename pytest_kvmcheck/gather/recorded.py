@@ -8,8 +8,9 @@ import tarfile
 from enum import StrEnum
 from pathlib import Path
 
-from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence, Record
+from pytest_kvmcheck.facts.dominfo import DomInfo, parse_dominfo
 from pytest_kvmcheck.gather import reply as replies
 from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
 from pytest_kvmcheck.probes import Probe, probes_for
@@ -18,6 +19,13 @@ from pytest_kvmcheck.targets import Target
 #: The definitions that sos copies: the inactive ones.
 _DEFINITIONS = "etc/libvirt/qemu/*.xml"
 _DOMAIN = "domain"
+#: Each names a domain at its end; what runs is told as it runs.
+_DUMPS, _INFOS = "sos_commands/virsh/virsh_-r_dumpxml_*", "sos_commands/virsh/virsh_-r_dominfo_*"
+_LIST = "sos_commands/virsh/virsh_-r_list_--all"
+_MAX_DEFINITION = 4 * 2**20
+_MAX_LISTING = 64 * 2**20
+#: What systemctl is asked for by our own probe; sos asks for all properties of a unit.
+_UNIT_PROPERTIES = ("Id", "Names", "LoadState", "ActiveState", "SubState", "UnitFileState", "TimeoutStopUSec")
 
 #: Bounds against archives that unpack to more than a sosreport can be.
 MAX_MEMBERS = 200_000
@@ -34,7 +42,7 @@ class Held(StrEnum):
 
 def held(probe: Probe) -> Held:
     """Return how a sosreport answers *probe*: by the output of a command, by files as far as sos copied them, or not."""
-    if probe.id == _DOMAIN:
+    if probe.id == _DOMAIN or probe.sos_sections:
         return Held.PART
     if probe.sos:
         return Held.COMMAND
@@ -44,7 +52,9 @@ def held(probe: Probe) -> Held:
 def places(probe: Probe) -> tuple[str, ...]:
     """Return where a sosreport keeps the answer of *probe*: globs below its root."""
     if probe.id == _DOMAIN:
-        return (_DEFINITIONS,)
+        return (_DEFINITIONS, _DUMPS, _INFOS)
+    if probe.sos_sections:
+        return tuple(place for _, place in probe.sos_sections)
     return probe.sos or tuple(path.lstrip("/") for path in probe.paths)
 
 
@@ -149,7 +159,9 @@ def from_sosreport(target: Target) -> Evidence:
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
     records: dict[str, Record] = {}
     for probe in probes_for(target.role):
-        records |= _domains(tree) if probe.id == _DOMAIN else _from_tree(probe, tree)
+        records |= _libvirt(tree, probe) if probe.sos_sections else {} if probe.id == _DOMAIN else _from_tree(probe, tree)
+    if any(probe.id == _DOMAIN for probe in probes_for(target.role)):
+        records |= _domains(tree)
     return Evidence(target.name, records, partial=True)
 
 
@@ -161,7 +173,12 @@ def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:
     names = [name for path in places(probe) for name in tree.matching(path)]
     if not names:
         return {}
-    if probe.sos or probe.one_file:
+    if probe.id == "systemd_units":
+        text, cut = tree.read(names[0], _MAX_LISTING)
+        text = _whole_units(text)
+        if not text:
+            return {}
+    elif probe.sos or probe.one_file:
         text, cut = tree.read(names[0], probe.max_bytes)
     else:
         parts, cut = [], False
@@ -173,8 +190,91 @@ def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:
     return {probe.id: Record(probe.id, text, cause=Cause.TRUNCATED if cut else None)}
 
 
+def _whole_units(text: str) -> str:
+    """Return the units in *text* that are told in full, with the properties that our own probe asks for.
+
+    A listing that was stopped ends within a unit, and half a unit looks like one that is down.
+    """
+    blocks = []
+    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()):
+        lines = [line for line in block.split("\n") if line.partition("=")[0] in _UNIT_PROPERTIES]
+        if {"Id", "LoadState", "ActiveState", "SubState", "UnitFileState"} <= {line.partition("=")[0] for line in lines}:
+            blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _libvirt(tree: _Tree, probe: Probe) -> dict[str, Record]:
+    """Return the sections that sos asked libvirt for, and the lists of domains where they are told in full."""
+    records: dict[str, Record] = {}
+    for section, place in probe.sos_sections:
+        for name in tree.matching(place):
+            text, cut = tree.read(name, probe.max_bytes)
+            if "failed to connect to the hypervisor" in text:
+                return {probe.id: Record(probe.id, rc=1, stderr=text)}
+            full = f"{probe.id}{KEY_SEPARATOR}{section}"
+            records[full] = Record(full, text, cause=Cause.TRUNCATED if cut else None)
+    for section, uuids in _lists(tree).items():
+        full = f"{probe.id}{KEY_SEPARATOR}{section}"
+        records[full] = Record(full, "".join(f"{uuid}\n" for uuid in uuids))
+    return {probe.id: Record(probe.id)} | records if records else {}
+
+
+def _lists(tree: _Tree) -> dict[str, list[str]]:
+    """Return the UUIDs of all domains, of running, persistent and autostarted ones.
+
+    ``virsh list`` names domains, and dominfo tells each one's UUID: unless there is one for every line, nothing is told.
+    """
+    names = tree.matching(_LIST)
+    if not names:
+        return {}
+    text, cut = tree.read(names[0], _MAX_DEFINITION)
+    lines = text.rstrip().splitlines()
+    if cut or len(lines) < 2 or lines[0].split() != ["Id", "Name", "State"] or set(lines[1].strip()) != {"-"}:
+        return {}
+    rows = [line.split(None, 1) for line in lines[2:]]
+    infos = _infos(tree)
+    if any(len(row) != 2 for row in rows) or len(rows) != len(infos):
+        return {}
+    by_name = {info.name: info for info in infos.values()}
+    running = {}
+    for number, rest in rows:
+        found = [name for name in by_name if re.fullmatch(rf"{re.escape(name)} +{re.escape(by_name[name].state)}", rest.rstrip())]
+        if len(found) != 1:
+            return {}
+        running[by_name[found[0]].uuid] = number != "-"
+    if set(running) != set(infos):
+        return {}
+    return {
+        "all": sorted(running),
+        "running": sorted(uuid for uuid, runs in running.items() if runs),
+        "autostart": sorted(uuid for uuid, info in infos.items() if info.autostart),
+        "persistent": sorted(uuid for uuid, info in infos.items() if info.persistent),
+    }
+
+
+def _infos(tree: _Tree) -> dict[str, DomInfo]:
+    """Return what dominfo told of the domains, by UUID; an error in place of an answer is left out."""
+    found = {}
+    for name in tree.matching(_INFOS):
+        text, cut = tree.read(name, _MAX_DEFINITION)
+        # Without these lines, "no" would be a guess.
+        if cut or not re.search(r"^Persistent: +(yes|no)$", text, re.MULTILINE):
+            continue
+        if not re.search(r"^Autostart: +(enable|disable)( once)?$", text, re.MULTILINE):
+            continue
+        try:
+            info = parse_dominfo(text)
+        except ParseError:
+            continue
+        found[info.uuid] = info
+    return found
+
+
 def _domains(tree: _Tree) -> dict[str, Record]:
-    """Return the saved definitions that sos copied."""
+    """Return the definitions that sos copied and asked for.
+
+    dumpxml tells what runs of a domain that runs, and of any other the saved definition.
+    """
     records: dict[str, Record] = {}
     for name in tree.matching(_DEFINITIONS):
         text, cut = tree.read(name, 4 * 2**20)
@@ -182,4 +282,17 @@ def _domains(tree: _Tree) -> dict[str, Record]:
         key = match[1] if match else Path(name).stem
         full = f"{_DOMAIN}{KEY_SEPARATOR}{key}/saved"
         records[full] = Record(full, text, cause=Cause.TRUNCATED if cut else None)
+    running = _lists(tree).get("running")
+    for name in tree.matching(_DUMPS) if running is not None else ():
+        text, cut = tree.read(name, _MAX_DEFINITION)
+        match = re.search(r"<uuid>([0-9a-fA-F-]{36})</uuid>", text)
+        if not match:
+            continue
+        full = f"{_DOMAIN}{KEY_SEPARATOR}{match[1]}/{'live' if match[1] in running else 'saved'}"
+        records.setdefault(full, Record(full, text, cause=Cause.TRUNCATED if cut else None))
+    for name in tree.matching(_INFOS):
+        text, cut = tree.read(name, _MAX_DEFINITION)
+        if match := re.search(r"^UUID: +([0-9a-fA-F-]{36})$", text, re.MULTILINE):
+            full = f"{_DOMAIN}{KEY_SEPARATOR}{match[1]}/info"
+            records[full] = Record(full, text, cause=Cause.TRUNCATED if cut else None)
     return records

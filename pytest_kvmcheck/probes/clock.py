@@ -36,7 +36,7 @@ CLOCK: tuple[Probe, ...] = (
         roles=EVERYWHERE,
     ),
     files("ptp_clocks", "/sys/class/ptp/ptp*/clock_name", "PTP hardware clocks", roles=EVERYWHERE),
-    command("ntpd_peers", "ntpq -pn", "ntpd: the servers, and how they answer"),
+    command("ntpd_peers", "ntpq -pn", "ntpd: the servers, and how they answer", sos=("sos_commands/ntp/ntpq_-pn",)),
     files(
         "chrony_conf",
         "/etc/chrony.conf /etc/chrony.d/*.conf /etc/chrony/chrony.conf /etc/chrony/conf.d/*.conf",

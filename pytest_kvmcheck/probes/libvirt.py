@@ -57,6 +57,10 @@ LIBVIRT: tuple[Probe, ...] = (
         # The last one: where KVM hangs, libvirt tries each QEMU for as long as a minute.
         """ echo @@$N capabilities; capabilities" 2>&1""",
         "libvirt: connection, versions, capabilities and the lists of domains",
+        sos_sections=(
+            ("version", "sos_commands/virsh/virsh_-r_version"),
+            ("capabilities", "sos_commands/virsh/virsh_-r_capabilities"),
+        ),
         keyed=True,
         timeout_s=30,
     ),

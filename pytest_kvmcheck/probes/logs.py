@@ -73,7 +73,7 @@ LOGS: tuple[Probe, ...] = (
         timeout_s=40,
         sudo=tuple(f"virt-admin -c {name}:///system {_ASK_LOGGING}" for name in _ADMIN),
     ),
-    command("audit_status", "auditctl -s", "state of the kernel's audit", root=Root.MUST),
+    command("audit_status", "auditctl -s", "state of the kernel's audit", root=Root.MUST, sos=("sos_commands/auditd/auditctl_-s",)),
     # Without --input-logs it reads standard input. The exit code is 1 when nothing matches.
     command(
         "audit_failures",

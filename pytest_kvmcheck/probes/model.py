@@ -30,6 +30,7 @@ class Probe:
     ``active``: it sends something into the network, and is asked only when --kvmcheck-active is given.
     ``first``: asked before all others, where the moment matters; ``last``: at the end of the script, for second samples.
     ``sos``: where a sosreport keeps the answer (globs below its root); file probes are found by their own paths.
+    ``sos_sections``: the same for single sections of a keyed probe, as pairs of section and place.
     ``sudo``: the exact commands run by sudo, for the sudoers fragment.
     """
 
@@ -46,6 +47,7 @@ class Probe:
     last: bool = False
     roles: frozenset[str] = frozenset({"host"})
     sos: tuple[str, ...] = ()
+    sos_sections: tuple[tuple[str, str], ...] = ()
     sudo: tuple[str, ...] = ()
     one_file: bool = False
     active: bool = False

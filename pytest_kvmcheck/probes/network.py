@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, command, file, files, shell
 
 NETWORK: tuple[Probe, ...] = (
-    command("hostname", "hostname", "the host's name"),
+    command("hostname", "hostname", "the host's name", sos=("sos_commands/host/hostname",)),
     command("hostname_fqdn", "timeout 5 hostname -f", "the host's full name"),
     command("ip_addr", "ip -j addr", "addresses of the host"),
     command("ip_link", "ip -j -d link", "network devices: MTU, state, bridges, bonds, VLANs, taps", max_bytes=4 * MAX_BYTES),
@@ -95,6 +95,7 @@ NETWORK: tuple[Probe, ...] = (
         "command -v firewall-cmd >/dev/null || { echo 'firewall-cmd: not found' >&2; exit 127; }\n"
         "$SUDO firewall-cmd --list-all-zones",
         "zones of firewalld",
+        sos=("sos_commands/firewalld/firewall-cmd_--list-all-zones",),
         when="systemctl is-active -q firewalld",
         root=Root.MUST,
         timeout_s=15,

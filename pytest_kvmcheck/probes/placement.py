@@ -21,6 +21,7 @@ PLACEMENT: tuple[Probe, ...] = (
         "domcapabilities",
         "virsh -c qemu:///system domcapabilities",
         "libvirt: the CPU models that this host can run",
+        sos=("sos_commands/virsh/virsh_-r_domcapabilities",),
         root=Root.MAY,
         timeout_s=30,
     ),

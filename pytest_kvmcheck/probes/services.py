@@ -40,6 +40,8 @@ SERVICES: tuple[Probe, ...] = (
         "systemd_units",
         "systemctl show --no-pager -p Id,Names,LoadState,ActiveState,SubState,UnitFileState,TimeoutStopUSec,Listen " + _UNITS,
         "state of the units that matter to a KVM host",
+        # Services that are loaded: sockets, timers and the others are not told of.
+        sos=("sos_commands/systemd/systemctl_show_service_--all",),
         roles=EVERYWHERE,
     ),
     command(
@@ -50,7 +52,11 @@ SERVICES: tuple[Probe, ...] = (
         roles=EVERYWHERE,
     ),
     command(
-        "systemd_state", "systemctl show --no-pager -p SystemState,NFailedUnits", "state of the whole system", roles=EVERYWHERE
+        "systemd_state",
+        "systemctl show --no-pager -p SystemState,NFailedUnits",
+        "state of the whole system",
+        sos=("sos_commands/systemd/systemctl_show_--all",),
+        roles=EVERYWHERE,
     ),
     files("tainted", "/proc/sys/kernel/tainted", "whether the kernel took harm or foreign code", roles=EVERYWHERE),
     shell(

@@ -39,6 +39,7 @@ STORAGE: tuple[Probe, ...] = (
         "multipath_maps",
         _MAPS,
         "multipath maps, path groups and paths",
+        sos=("sos_commands/multipath/multipath_-ll",),
         root=Root.MAY,
         when=_MULTIPATHD_RUNS,
         sudo=_MAPS_SUDO,

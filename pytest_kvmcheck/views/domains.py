@@ -199,7 +199,8 @@ def persistent_uuids(host: Host) -> frozenset[str]:
 @fact
 def domains(host: Host) -> tuple[Domain, ...]:
     """All domains of the host, sorted by name. A sosreport gives those whose saved definition it holds."""
-    if host.evidence.partial and "virsh" not in host.evidence.records and not host.evidence.failure:
+    told = f"virsh{KEY_SEPARATOR}all" in host.evidence.records
+    if host.evidence.partial and not told and not host.evidence.failure:
         uuids = {key.partition("/")[0] for key in host.evidence.keyed("domain")}
         if not uuids:
             raise EvidenceMissing(Cause.NOT_COLLECTED, "the sosreport holds no domain definitions", "domain")

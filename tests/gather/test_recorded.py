@@ -11,8 +11,9 @@ from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.gather.recorded import from_reply, from_sosreport
 from pytest_kvmcheck.targets import Target
 from pytest_kvmcheck.views.cpu import uname
-from pytest_kvmcheck.views.domains import domains
+from pytest_kvmcheck.views.domains import domains, virsh
 from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.views.services import unit
 
 DOMAIN = "<domain type='kvm'><name>web</name><uuid>6d1a6e8a-0000-4000-8000-000000000001</uuid><vcpu>1</vcpu></domain>"
 
@@ -81,3 +82,74 @@ def test_what_is_no_reply(tmp_path: Path) -> None:
     failure = from_reply(Target("x", f"reply:{path}")).failure
     assert failure
     assert failure.cause is Cause.UNPARSABLE
+
+
+UUIDS = ("6d1a6e8a-0000-4000-8000-000000000001", "6d1a6e8a-0000-4000-8000-000000000002")
+UNITS = (
+    "Type=notify\nId=virtqemud.service\nNames=virtqemud.service\nLoadState=loaded\nActiveState=active\nSubState=running\n"
+    "UnitFileState=enabled\nTimeoutStopUSec=1min 30s\n\n"
+    "Type=simple\nId=ksmtuned.service\nNames=ksmtuned.service\nLoadState=loaded\n"
+)
+
+
+def write(root: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def virsh_answers(root: Path) -> None:
+    texts = {
+        "list_--all": " Id   Name   State\n-------------------\n 1    web        running\n -    db 2       shut off\n\n",
+        "version": "Using library: libvirt 9.0.0\nRunning hypervisor: QEMU 7.2.22\n",
+    }
+    for uuid, name, state in ((UUIDS[0], "web", "running"), (UUIDS[1], "db 2", "shut off")):
+        stem = name.replace(" ", "_")
+        texts[f"dominfo_{stem}"] = (
+            f"Id:             -\nName:           {name}\nUUID:           {uuid}\nState:          {state}\n"
+            "Persistent:     yes\nAutostart:      disable\nManaged save:   no\n"
+        )
+        texts[f"dumpxml_{stem}"] = DOMAIN.replace("web", name).replace(UUIDS[0], uuid)
+    write(root, {f"sos_commands/virsh/virsh_-r_{name}": text for name, text in texts.items()})
+
+
+def test_units_that_are_not_told_in_full_are_unknown(tree: Path) -> None:
+    write(tree, {"sos_commands/systemd/systemctl_show_service_--all": UNITS})
+    found = host(tree)
+    assert unit(found, "virtqemud.service").enabled
+    for name in ("ksmtuned.service", "virtqemud.socket", "tuned.service"):
+        with pytest.raises(EvidenceMissing) as caught:
+            unit(found, name)
+        assert caught.value.cause is Cause.NOT_COLLECTED
+
+
+def test_what_runs_is_told_by_list_and_dominfo(tree: Path) -> None:
+    virsh_answers(tree)
+    found = host(tree)
+    assert {domain.name: domain.running for domain in domains(found)} == {"web": True, "db 2": False}
+    by_name = {domain.name: domain for domain in domains(found)}
+    assert by_name["web"].live.name == "web"
+    assert by_name["db 2"].saved.name == "db 2"
+    with pytest.raises(EvidenceMissing):
+        _ = by_name["db 2"].live
+    assert not by_name["web"].autostart
+    with pytest.raises(EvidenceMissing) as caught:
+        virsh(found, "uri")
+    assert caught.value.cause is Cause.NOT_COLLECTED
+
+
+def test_a_list_with_a_domain_that_nothing_tells_of_proves_nothing(tree: Path) -> None:
+    virsh_answers(tree)
+    (tree / "sos_commands/virsh/virsh_-r_dominfo_db_2").unlink()
+    found = host(tree)
+    assert [domain.name for domain in domains(found)] == ["web"]
+    with pytest.raises(EvidenceMissing) as caught:
+        _ = domains(found)[0].running
+    assert caught.value.cause is Cause.NOT_COLLECTED
+
+
+def test_a_daemon_that_did_not_answer_is_no_host_without_domains(tree: Path) -> None:
+    write(tree, {"sos_commands/virsh/virsh_-r_version": "error: failed to connect to the hypervisor\n"})
+    with pytest.raises(EvidenceMissing) as caught:
+        virsh(host(tree), "all")
+    assert caught.value.cause is Cause.BLOCKED
