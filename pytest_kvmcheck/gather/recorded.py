@@ -21,6 +21,7 @@ _DEFINITIONS = "etc/libvirt/qemu/*.xml"
 _DOMAIN = "domain"
 #: Each names a domain at its end; what runs is told as it runs.
 _DUMPS, _INFOS = "sos_commands/virsh/virsh_-r_dumpxml_*", "sos_commands/virsh/virsh_-r_dominfo_*"
+_MICROCODE = re.compile(r"(processor|cpu family|model|stepping|microcode)\s*:")
 _LIST = "sos_commands/virsh/virsh_-r_list_--all"
 _MAX_DEFINITION = 4 * 2**20
 _MAX_LISTING = 64 * 2**20
@@ -178,6 +179,9 @@ def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:
         text = _whole_units(text)
         if not text:
             return {}
+    elif probe.id == "microcode":
+        text, cut = tree.read(names[0], _MAX_LISTING)
+        text = "".join(f"{line}\n" for line in text.splitlines() if _MICROCODE.match(line))
     elif probe.sos or probe.one_file:
         text, cut = tree.read(names[0], probe.max_bytes)
     else:
@@ -282,8 +286,9 @@ def _domains(tree: _Tree) -> dict[str, Record]:
         key = match[1] if match else Path(name).stem
         full = f"{_DOMAIN}{KEY_SEPARATOR}{key}/saved"
         records[full] = Record(full, text, cause=Cause.TRUNCATED if cut else None)
-    running = _lists(tree).get("running")
-    for name in tree.matching(_DUMPS) if running is not None else ():
+    lists = _lists(tree)
+    running = lists.get("running", [])
+    for name in tree.matching(_DUMPS) if lists else ():
         text, cut = tree.read(name, _MAX_DEFINITION)
         match = re.search(r"<uuid>([0-9a-fA-F-]{36})</uuid>", text)
         if not match:

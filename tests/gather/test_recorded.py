@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.facts.microcode import parse_microcode
 from pytest_kvmcheck.gather.recorded import from_reply, from_sosreport
 from pytest_kvmcheck.targets import Target
 from pytest_kvmcheck.views.cpu import uname
@@ -146,6 +147,12 @@ def test_a_list_with_a_domain_that_nothing_tells_of_proves_nothing(tree: Path) -
     with pytest.raises(EvidenceMissing) as caught:
         _ = domains(found)[0].running
     assert caught.value.cause is Cause.NOT_COLLECTED
+
+
+def test_microcode_is_read_from_cpuinfo(tree: Path) -> None:
+    cpu = "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 85\nmodel name\t: X\nstepping\t: 7\nmicrocode\t: 0x10\n"
+    write(tree, {"proc/cpuinfo": cpu})
+    assert host(tree).evidence.parsed("microcode", parse_microcode) == {(6, 85, 7): {16: frozenset({0})}}
 
 
 def test_a_daemon_that_did_not_answer_is_no_host_without_domains(tree: Path) -> None:
