@@ -178,7 +178,7 @@ def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:
         text, cut = tree.read(names[0], _MAX_LISTING)
         text = _whole_units(text)
         if not text:
-            return {}
+            return {probe.id: Record(probe.id, cause=Cause.UNPARSABLE)}
     elif probe.id == "microcode":
         text, cut = tree.read(names[0], _MAX_LISTING)
         text = "".join(f"{line}\n" for line in text.splitlines() if _MICROCODE.match(line))
