@@ -9,7 +9,7 @@ from typing import Any
 from pytest_kvmcheck.errors import EvidenceMissing, NotApplicable
 from pytest_kvmcheck.targets import safe_id
 from pytest_kvmcheck.views.cluster import Cluster
-from pytest_kvmcheck.views.domains import Domain, domains
+from pytest_kvmcheck.views.domains import Domain, known_domains
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.memory import numa_nodes
 from pytest_kvmcheck.views.network import cards, uplinks_in_use
@@ -51,15 +51,21 @@ def _guest(host: Host) -> Iterator[Subject]:
 
 
 def _each_domain(host: Host) -> Iterator[Subject]:
-    for domain in domains(host):
+    known, others = known_domains(host)
+    for domain in known:
         yield _subject(host, (domain.name,), domain=domain)
+    if others:
+        yield _subject(host, ("?",), others)
 
 
 def _in_domains(attribute: str, of: Callable[[Domain], Iterable[tuple[str, Any]]], none: str) -> Lister:
     """Return a lister of the parts of every domain. A definition that cannot be read is unknown, and the others go on."""
 
     def listed(host: Host) -> Iterator[Subject]:
-        for domain in domains(host):
+        known, others = known_domains(host)
+        if others:
+            yield _subject(host, ("?",), others)
+        for domain in known:
             found = False
             try:
                 for name, part in of(domain):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -196,17 +196,29 @@ def persistent_uuids(host: Host) -> frozenset[str]:
     return _uuids(host, "persistent")
 
 
+def _sorted(host: Host, uuids: Iterable[str]) -> tuple[Domain, ...]:
+    return tuple(sorted((Domain(host, uuid) for uuid in uuids), key=lambda domain: (domain.name, domain.uuid)))
+
+
 @fact
 def domains(host: Host) -> tuple[Domain, ...]:
-    """All domains of the host, sorted by name. A sosreport gives those whose saved definition it holds."""
-    told = f"virsh{KEY_SEPARATOR}all" in host.evidence.records
-    if host.evidence.partial and not told and not host.evidence.failure:
-        uuids = {key.partition("/")[0] for key in host.evidence.keyed("domain")}
-        if not uuids:
-            raise EvidenceMissing(Cause.NOT_COLLECTED, "the sosreport holds no domain definitions", "domain")
-    else:
-        uuids = set(_uuids(host, "all"))
-    return tuple(sorted((Domain(host, uuid) for uuid in uuids), key=lambda domain: (domain.name, domain.uuid)))
+    """All domains of the host, sorted by name. Some definitions without the list of all are not all domains."""
+    if host.evidence.partial and f"virsh{KEY_SEPARATOR}all" not in host.evidence.records and not host.evidence.failure:
+        raise EvidenceMissing(Cause.NOT_COLLECTED, "which domains there are was not collected", "virsh")
+    return _sorted(host, _uuids(host, "all"))
+
+
+def known_domains(host: Host) -> tuple[tuple[Domain, ...], EvidenceMissing | None]:
+    """Return the domains that can be judged one by one, and what is missing when there may be others.
+
+    A sosreport holds the definitions that sos copied, and often no list of all domains.
+    """
+    try:
+        return domains(host), None
+    except EvidenceMissing as missing:
+        if not host.evidence.partial or missing.cause is not Cause.NOT_COLLECTED:
+            raise
+        return _sorted(host, {key.partition("/")[0] for key in host.evidence.keyed("domain")}), missing
 
 
 def running_domains(host: Host) -> list[Domain]:

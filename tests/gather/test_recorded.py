@@ -10,9 +10,10 @@ import pytest
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.facts.microcode import parse_microcode
 from pytest_kvmcheck.gather.recorded import from_reply, from_sosreport
+from pytest_kvmcheck.subjects import list_subjects
 from pytest_kvmcheck.targets import Target
 from pytest_kvmcheck.views.cpu import uname
-from pytest_kvmcheck.views.domains import domains, virsh
+from pytest_kvmcheck.views.domains import domains, known_domains, virsh
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.services import unit
 
@@ -49,7 +50,7 @@ def test_what_a_sosreport_holds(tree: Path, tmp_path: Path, form: str) -> None:
     assert uname(found).machine == "x86_64"
     assert found.evidence.text("cmdline") == "ro quiet\n"
     assert found.evidence.files("sysctl_files")["/etc/sysctl.conf"] == "vm.swappiness = 10\n"
-    assert [domain.name for domain in domains(found)] == ["web"]
+    assert [domain.name for domain in known_domains(found)[0]] == ["web"]
 
 
 def test_what_it_does_not_hold_is_not_collected(tree: Path) -> None:
@@ -61,7 +62,19 @@ def test_what_it_does_not_hold_is_not_collected(tree: Path) -> None:
         found.evidence.files("sysctl_files").get("/etc/sysctl.d/x.conf")
     assert caught.value.cause is Cause.NOT_COLLECTED
     with pytest.raises(EvidenceMissing):
-        _ = domains(found)[0].running
+        _ = known_domains(found)[0][0].running
+
+
+def test_some_definitions_are_not_all_domains(tree: Path) -> None:
+    """What is there is judged; that there is nothing else is not concluded."""
+    found = host(tree)
+    with pytest.raises(EvidenceMissing) as caught:
+        domains(found)
+    assert caught.value.cause is Cause.NOT_COLLECTED
+    subjects = {subject.id.partition("/")[2]: subject.problem for subject in list_subjects("domain", [found])}
+    assert set(subjects) == {"web", "?"}
+    assert subjects["web"] is None
+    assert isinstance(subjects["?"], EvidenceMissing)
 
 
 def test_a_link_out_of_the_report_is_not_followed(tree: Path) -> None:
@@ -143,9 +156,11 @@ def test_a_list_with_a_domain_that_nothing_tells_of_proves_nothing(tree: Path) -
     virsh_answers(tree)
     (tree / "sos_commands/virsh/virsh_-r_dominfo_db_2").unlink()
     found = host(tree)
-    assert [domain.name for domain in domains(found)] == ["web"]
+    known, others = known_domains(found)
+    assert [domain.name for domain in known] == ["web"]
+    assert others
     with pytest.raises(EvidenceMissing) as caught:
-        _ = domains(found)[0].running
+        _ = known[0].running
     assert caught.value.cause is Cause.NOT_COLLECTED
 
 
