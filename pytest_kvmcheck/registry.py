@@ -160,15 +160,16 @@ def check(
         )
         REGISTRY[id] = entry
 
-        def test(_kvm_subject: Mapping[str, Any]) -> None:
-            function(**_kvm_subject)
+        def test(_kvm_subject: Callable[[], None] | None) -> None:
+            if _kvm_subject is None:
+                pytest.fail("a check of pytest-kvmcheck: run it with --kvmcheck", pytrace=False)
+            _kvm_subject()
 
         functools.update_wrapper(test, function)
         del test.__wrapped__  # type: ignore[attr-defined]  # pytest would take its arguments for fixtures
         test.place_as = function  # type: ignore[attr-defined]  # where pytest says that the test is
-        marked = pytest.mark.kvmcheck(id=id, severity=str(entry.severity), area=entry.area)(test)
-        marked.kvmcheck = entry
-        return marked  # type: ignore[no-any-return]
+        test.kvmcheck = entry  # type: ignore[attr-defined]
+        return pytest.mark.kvmcheck(id=id, severity=str(entry.severity), area=entry.area)(test)
 
     return register
 

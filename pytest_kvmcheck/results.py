@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import shlex
 import string
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_kvmcheck.errors import CheckWarning, EvidenceMissing, NotApplicable
@@ -28,15 +28,27 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A check on a subject under a profile, with the waivers that speak of it, as of the time of the evidence."""
+    """A check on a subject under a profile, with the waivers that speak of it, as of the time of the evidence.
+
+    ``seen`` tells which records were read once it was called: ids of probes by name of the host.
+    """
 
     check: Check
     subject: Subject
     profile: Profile
     waivers: Sequence[Waiver]
     at: dt.datetime
+    seen: dict[str, set[str]] = field(default_factory=dict)
 
-    def arguments(self) -> dict[str, Any]:
+    def __call__(self) -> None:
+        """Run the check; what it raises is its verdict, nothing is a pass."""
+        with ExitStack() as stack:
+            for host in self.hosts:
+                self.seen[host.name] = stack.enter_context(host.evidence.noting())
+            self._demand_applicable()
+            self.check.function(**self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
         """Return what the check function asks for."""
         values = {**self.subject.values, "params": self.profile.params(self.check)}
         return {name: values[name] for name in self.check.arguments}
@@ -50,13 +62,7 @@ class Case:
         cluster = self.subject.values.get("cluster")
         return list(cluster.hosts) if cluster else []
 
-    @contextmanager
-    def listening(self) -> Iterator[dict[str, set[str]]]:
-        """Collect which records are read within the block: ids of probes by name of the host, growing as it goes."""
-        with ExitStack() as stack:
-            yield {host.name: stack.enter_context(host.evidence.noting()) for host in self.hosts}
-
-    def demand_applicable(self) -> None:
+    def _demand_applicable(self) -> None:
         """Raise what stands against judging: :class:`EvidenceMissing` or :class:`NotApplicable`."""
         if self.subject.problem:
             raise self.subject.problem.with_traceback(None)
@@ -68,8 +74,8 @@ class Case:
                 raise NotApplicable(reason)
 
 
-def judge(case: Case, raised: BaseException | None, seen: Mapping[str, set[str]]) -> Result:
-    """Return the result of *case*, in which the check ended with *raised* after it had read *seen* (host -> probes)."""
+def judge(case: Case, raised: BaseException | None) -> Result:
+    """Return the result of *case*, in which the check ended with *raised*."""
     setting = case.profile.setting(case.check.id)
     notes = take_notes()
     message, cause, blocked_by, waiver = "", "", "", None
@@ -109,7 +115,7 @@ def judge(case: Case, raised: BaseException | None, seen: Mapping[str, set[str]]
         "profile": case.profile.name,
         "waiver": _waiver(waiver) if waiver else None,
         "expired_waiver": expired,
-        "evidence": _evidence(case, seen),
+        "evidence": _evidence(case),
     }
 
 
@@ -148,11 +154,11 @@ def fix(case: Case) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _evidence(case: Case, seen: Mapping[str, set[str]]) -> list[dict[str, str]]:
+def _evidence(case: Case) -> list[dict[str, str]]:
     return [
         {"host": host.name, "probe": probe, "sha256": host.evidence.records[probe].sha256}
         for host in case.hosts
-        for probe in sorted({*seen.get(host.name, ()), *case.subject.probes})
+        for probe in sorted({*case.seen.get(host.name, ()), *case.subject.probes})
         if probe in host.evidence.records
     ]
 

@@ -17,7 +17,6 @@ from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.gather.transport import Connection
 from pytest_kvmcheck.outcomes import TABLE, Outcome
 from pytest_kvmcheck.paths import shipped
-from pytest_kvmcheck.plugin import SEEN
 from pytest_kvmcheck.registry import Check
 from pytest_kvmcheck.reports import json_report, terminal
 from pytest_kvmcheck.results import Case, Result, judge
@@ -142,7 +141,6 @@ class Session:
             "_kvm_subject",
             cases or [None],
             ids=[case.subject.id for case in cases] or ["not-in-profile"],
-            indirect=True,
         )
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -167,6 +165,12 @@ class Session:
         """Keep the garbage collector from looking through evidence and tests again and again: they stay to the end."""
         gc.freeze()
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Hand the subject over. To let pytest find it as a fixture takes as long as to judge it."""
+        if isinstance(item, pytest.Function) and (case := _case(item)):
+            item.funcargs["_kvm_subject"] = case
+
     # -- verdicts --------------------------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
@@ -178,8 +182,7 @@ class Session:
         case = _case(item)
         if case is None or call.when == "teardown" or (call.when == "setup" and call.excinfo is None):
             return None
-        seen = item.stash.get(SEEN, None)
-        result = judge(case, call.excinfo.value if call.excinfo else None, seen or {})
+        result = judge(case, call.excinfo.value if call.excinfo else None)
         if self.config.getini("junit_family") == "xunit1" and self.config.getoption("xmlpath", None):
             keys = ("check", "severity", "host", "subject", "outcome")
             item.user_properties += [(f"kvmcheck_{key}", result[key]) for key in keys]
