@@ -8,9 +8,11 @@ from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, 
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
+from pytest_kvmcheck.views.cluster import compared
 from pytest_kvmcheck.views.cpu import cmdline, cpuinfo, online_cpus, uname
 from pytest_kvmcheck.views.guest import agent_conf, channels, first_boot, guest_disks, kvm_clocks, tuned_profiles, virtio_ports
 from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.views.identity import machine_id, ssh_host_keys
 from pytest_kvmcheck.views.memory import choice, swaps, vm_setting
 from pytest_kvmcheck.views.network import device_places, pci_of
 from pytest_kvmcheck.views.services import failed_units, unit
@@ -551,14 +553,16 @@ FIRST_BOOT_S = 1800
     "KVM-GST-009",
     title="First-boot configuration finished without error and no unit has failed",
     severity=Severity.MEDIUM,
-    reads=("cloud_init", "systemd_units", "systemd_failed", "counters"),
+    reads=("cloud_init", "systemd_units", "systemd_failed", "counters", "machine_id", "ssh_host_keys"),
+    compares=True,
 )
 def test_first_boot_is_over(guest: Host) -> None:
     """The guest became what its template was meant to become.
 
     What it checks
         Where cloud-init runs: /run/cloud-init/result.json is there (half an hour after boot at the latest) and tells no errors;
-        errors that it recovered from are a warning. No unit of systemd has failed.
+        errors that it recovered from are a warning. No unit of systemd has failed. Its machine-id and SSH host keys are those of
+        no other guest of the run.
 
     Why it matters
         Half-configured clones look alive, and miss their network, keys or disks.
@@ -569,7 +573,7 @@ def test_first_boot_is_over(guest: Host) -> None:
         verify: cloud-init status --long; systemctl --failed
 
     When not to
-        Identities of several guests are not compared here.
+        Guests that are one machine restored twice, and never run together.
 
     References
         https://docs.cloud-init.io/en/latest/explanation/return_codes.html
@@ -578,6 +582,13 @@ def test_first_boot_is_over(guest: Host) -> None:
     with Findings() as findings:
         failed = failed_units(guest)
         findings.fail_if(bool(failed), f"{guest}: {len(failed)} units have failed: {', '.join(failed[:8])}.")
+        for what, ask in (("machine-id", machine_id), ("SSH host keys", ssh_host_keys)):
+            with findings.part():
+                mine = ask(guest) if guest.peers else set()
+                twins = [peer.name for peer, theirs in compared(guest, ask).items() if mine & theirs]
+                findings.fail_if(bool(twins), f"{guest}: it has the {what} of {', '.join(twins[:8])}.")
+                if what == "machine-id" and guest.peers and not mine:
+                    raise EvidenceMissing(Cause.EMPTY, f"{guest}: machine-id is empty", "machine_id")
         state = first_boot(guest)
         service = unit(guest, "cloud-init.service")
         if state is None:

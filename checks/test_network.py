@@ -19,8 +19,9 @@ from pytest_kvmcheck.facts.listeners import Listener, parse_listeners
 from pytest_kvmcheck.facts.names import Lookup, loopback
 from pytest_kvmcheck.facts.netfilter import Zone
 from pytest_kvmcheck.facts.pci import PciDevice
+from pytest_kvmcheck.views.cluster import compared
 from pytest_kvmcheck.views.cpu import cmdline
-from pytest_kvmcheck.views.domains import Domain, domains, networks, storage_pools
+from pytest_kvmcheck.views.domains import Domain, domains, networks, owners_of_macs, storage_pools
 from pytest_kvmcheck.views.guestnet import (
     TAPS,
     default_devices,
@@ -1245,14 +1246,15 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
     severity=Severity.HIGH,
     reads=("virsh", "domain", "ip_link", "device_places"),
     params={"allow": []},
+    compares=True,
 )
 def test_mac_is_unique(host: Host, domain: Domain, nic: Nic, params: Params) -> None:
     """No two network cards answer to one address.
 
     What it checks
-        The MAC address of the card occurs in no other domain of this host and once in its own; no physical card, bond or bridge
-        of the host has it, but for the parent of a macvtap in passthrough mode, which takes over the guest's. It is no multicast
-        address. Addresses in allow are left out. Domains of other hosts are not seen here: the same domain may be defined on two.
+        The MAC address of the card occurs in no other domain of this host and its cluster, and once in its own; no physical card,
+        bond or bridge of the host has it, but for the parent of a macvtap in passthrough mode, which takes over the guest's. It
+        is no multicast address. Addresses in allow are left out. A domain that is defined on two hosts (one UUID) is one domain.
 
     Why it matters
         A copied definition makes the tables of the switches flap, and packets get lost at random.
@@ -1278,15 +1280,13 @@ def test_mac_is_unique(host: Host, domain: Domain, nic: Nic, params: Params) -> 
         findings.fail_if(bool(int(mac[:2], 16) & 1), f"{domain}: {mac} is a multicast address.")
         mine = sum(item.name.lower() == mac for item in domain.saved.nics)
         findings.fail_if(mine > 1, f"{domain}: {mine} of its cards have the address {mac}.")
-        for other in domains(host):
-            if other.uuid == domain.uuid:
-                continue
-            try:
-                taken = any(item.name.lower() == mac for item in other.saved.nics)
-            except EvidenceMissing as missing:
-                findings.unknown(missing)
-                continue
-            findings.fail_if(taken, f"{domain}: its address {mac} is that of {other} too.")
+        owners, missing = owners_of_macs(host)
+        findings.unknown(missing)
+        for other in owners.get(mac, ()):
+            findings.fail_if(other.uuid != domain.uuid, f"{domain}: its address {mac} is that of {other} too.")
+        for peer, (owners, _) in compared(host, owners_of_macs).items():
+            for other in owners.get(mac, ()):
+                findings.fail_if(other.uuid != domain.uuid, f"{domain}: its address {mac} is that of {other} on {peer} too.")
         for link in links(host).values():
             if link.address == mac and (link.kind in ("bond", "team", "bridge") or physical(host, link.name)):
                 findings.fail_if(
@@ -1316,14 +1316,15 @@ def _answered(answer: Lookup, what: str) -> Lookup:
     severity=Severity.HIGH,
     reads=("hostname_fqdn", "name_lookup", "ip_addr", "etc_hosts"),
     params={"require_fqdn": False},
+    compares=True,
 )
 def test_host_name_resolves(host: Host, params: Params) -> None:
     """The name that libvirt hands to a migrating guest leads back to this host.
 
     What it checks
         ``hostname -f`` works and is not localhost; it resolves only to addresses of this host that are not loopback; their
-        reverse lookup gives the name back; /etc/hosts does not contradict DNS. A name without a domain is a warning, or fails
-        with require_fqdn. What peers resolve is judged by their own evidence only.
+        reverse lookup gives the name back; neither its own /etc/hosts nor those of its cluster contradict that. A name without a
+        domain is a warning, or fails with require_fqdn. What DNS tells the other hosts is not asked.
 
     Why it matters
         libvirt gives its own host name to the source of a migration: with localhost, or a stale address, migration fails.
@@ -1370,3 +1371,9 @@ def test_host_name_resolves(host: Host, params: Params) -> None:
         dns, static = _answered(lookup(host, "dns"), f"{name} by DNS"), static_names(host).get(name.lower(), ())
         if dns.addresses and static and not set(static) <= set(dns.addresses):
             findings.fail(f"{host}: /etc/hosts gives {', '.join(static)} for {name}, DNS {', '.join(dns.addresses)}.")
+        for peer, names in compared(host, static_names).items():
+            for known in sorted({name.lower(), name.lower().partition(".")[0]} & names.keys()):
+                wrong = [address for address in names[known] if loopback(address) or address not in addresses(host)]
+                findings.fail_if(
+                    bool(wrong), f"{host}: /etc/hosts of {peer} gives {', '.join(wrong)} for {known}, which is not {host}."
+                )

@@ -8,6 +8,7 @@ from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.chrony import Source
 from pytest_kvmcheck.facts.cmdline import values
 from pytest_kvmcheck.facts.ntp import Peer
+from pytest_kvmcheck.views.cluster import compared
 from pytest_kvmcheck.views.cpu import cmdline, cpuinfo, uname
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.services import unit, units
@@ -329,20 +330,27 @@ def test_clock_source(host: Host) -> None:
 _UTC = frozenset({"UTC", "Etc/UTC", "Etc/UCT", "UCT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal"})
 
 
+def _zone(host: Host) -> str | None:
+    """Return the time zone, by one name where it has several."""
+    zone = clock_devices(host).zone
+    return "UTC" if zone in _UTC else zone
+
+
 @check(
     "KVM-TIM-010",
     title="RTC and time zone follow policy",
     severity=Severity.LOW,
     reads=("clock_devices", "adjtime"),
     params={"max_rtc_drift_s": 5, "expected_tz": None},
+    compares=True,
 )
 def test_rtc_and_zone(host: Host, params: Params) -> None:
     """The battery clock keeps UTC and is right, and the host is in the zone where it should be.
 
     What it checks
         The third line of /etc/adjtime is not LOCAL (no file means UTC); rtc0 is within max_rtc_drift_s of the system clock; the
-        zone that /etc/localtime links to is expected_tz where the profile names one. Without a battery clock (s390x) only the
-        zone is judged.
+        zone that /etc/localtime links to is expected_tz where the profile names one, else that of more than half of its cluster.
+        Without a battery clock (s390x) only the zone is judged.
 
     Why it matters
         Guests with clock offset localtime take the host's zone, and a wrong battery clock breaks TLS and Kerberos early at boot.
@@ -370,9 +378,18 @@ def test_rtc_and_zone(host: Host, params: Params) -> None:
                 side = "ahead of" if drift > 0 else "behind"
                 findings.fail(f"{host}: the battery clock is {abs(drift)} s {side} the system clock, at most {limit} s allowed.")
         expected = params.expected_tz
-        if expected is not None:
-            if clocks.zone is None:
-                findings.unknown(EvidenceMissing(Cause.UNPARSABLE, "/etc/localtime is no link into zoneinfo", "clock_devices"))
-            elif clocks.zone != expected and not {clocks.zone, expected} <= _UTC:
-                findings.fail(f"{host}: the time zone is {clocks.zone}, expected {expected}.")
+        theirs = compared(host, _zone) if expected is None else {}
+        if expected is None and not theirs:
+            pass
+        elif (mine := _zone(host)) is None:
+            findings.unknown(EvidenceMissing(Cause.UNPARSABLE, "/etc/localtime is no link into zoneinfo", "clock_devices"))
+        elif expected is not None:
+            wanted = "UTC" if expected in _UTC else expected
+            findings.fail_if(mine != wanted, f"{host}: the time zone is {clocks.zone}, expected {expected}.")
+        else:
+            others = sorted(f"{zone} on {peer}" for peer, zone in theirs.items() if zone not in (None, mine))
+            alike = sum(zone == mine for zone in theirs.values()) + 1
+            findings.fail_if(
+                bool(others) and alike <= len(others), f"{host}: the time zone is {clocks.zone}, but {', '.join(others[:8])}."
+            )
         note(f"zone {clocks.zone or 'not told'}" + ("" if clocks.rtc_s is not None else ", no battery clock"))

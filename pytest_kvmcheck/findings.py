@@ -12,7 +12,8 @@ _notes: list[str] = []
 
 def note(text: str) -> None:
     """Remember *text* as the message of a check that passes: what was found, for the record."""
-    _notes.append(text)
+    if text not in _notes:
+        _notes.append(text)
 
 
 def take_notes() -> str:

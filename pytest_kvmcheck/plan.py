@@ -22,6 +22,7 @@ from pytest_kvmcheck.registry import Check
 from pytest_kvmcheck.settings import Settings
 from pytest_kvmcheck.subjects import IMPLICIT_CLUSTER
 from pytest_kvmcheck.targets import Target, check_spec, distinct, name_of
+from pytest_kvmcheck.views.cluster import acquaint
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.waivers import Waiver
 
@@ -202,6 +203,7 @@ def gather(plan: Plan, progress: Callable[[Target, Evidence, float], None]) -> N
                 progress(target, one, time.monotonic() - begin)
     plan.finished_at = plan.finished_at or utc_now()
     plan.hosts = [Host(target, evidence[target.name]) for target in plan.targets]
+    acquaint(plan.hosts)
 
 
 def _collect(target: Target, plan: Plan) -> Evidence:

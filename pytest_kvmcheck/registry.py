@@ -89,7 +89,11 @@ Condition = Callable[..., "str | None"]
 
 @dataclass(frozen=True)
 class Check:
-    """A registered check. ``reads`` are the ids of the probes it may read; ``sections`` its docstring by heading."""
+    """A registered check.
+
+    ``reads`` are the ids of the probes it may read; ``sections`` its docstring by heading. ``compares``: it looks at the
+    peers of the host too.
+    """
 
     id: str
     title: str
@@ -104,6 +108,7 @@ class Check:
     sections: Mapping[str, str]
     since: str
     origin: str
+    compares: bool = False
 
 
 #: All checks that were imported, by id.
@@ -118,6 +123,7 @@ def check(
     reads: tuple[str, ...],
     params: Mapping[str, Any] | None = None,
     applies: Condition | None = None,
+    compares: bool = False,
     since: str = "0.1",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register the decorated function as check *id* and make it a pytest test.
@@ -157,6 +163,7 @@ def check(
             sections=MappingProxyType(read_sections(id, inspect.getdoc(function) or "")),
             since=since,
             origin=origin,
+            compares=compares,
         )
         REGISTRY[id] = entry
 

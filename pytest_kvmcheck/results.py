@@ -55,10 +55,10 @@ class Case:
 
     @property
     def hosts(self) -> list[Host]:
-        """The host, or the hosts of the cluster, that the subject belongs to."""
+        """The hosts that are looked at: that of the subject, with its peers where they are compared; or those of the cluster."""
         host = self.subject.values.get("host")
         if isinstance(host, Host):
-            return [host]
+            return [host, *host.peers] if self.check.compares else [host]
         cluster = self.subject.values.get("cluster")
         return list(cluster.hosts) if cluster else []
 
@@ -158,7 +158,7 @@ def _evidence(case: Case) -> list[dict[str, str]]:
     return [
         {"host": host.name, "probe": probe, "sha256": host.evidence.records[probe].sha256}
         for host in case.hosts
-        for probe in sorted({*case.seen.get(host.name, ()), *case.subject.probes})
+        for probe in sorted({*case.seen.get(host.name, ()), *(case.subject.probes if host.name == case.subject.host else ())})
         if probe in host.evidence.records
     ]
 

@@ -1,13 +1,13 @@
 """Case files: raw evidence of one host (or of a cluster), and the verdict that one check must give on it.
 
 # tests/cases/<CHECK-ID>/<scenario>.<outcome>.yaml
-subject: web/vda              # below the host; leave out for the host itself and for clusters
+subject: web/vda              # below the host (with hosts: one of them, and below it); leave out for the host itself and clusters
 message: part of the message  # optional
 params: {max: 3}              # optional: parameters, as a profile would set them
 severity: high, level: warn   # optional, likewise
 role: guest                   # optional
 tags: {"web*": [critical]}    # optional: tags as an inventory would set them
-optional: [ntpd_variables]    # probes that this pass can do without
+optional: [ntpd_variables]    # probes that this pass can do without (with hosts: b/ntpd_variables, that of one of them)
 evidence:
   uname: "Linux 6.1.0 x86_64"                     # standard output
   ksm: {files: {/sys/kernel/mm/ksm/run: "1"}}     # files, as `grep -H ^` prints them
@@ -63,7 +63,7 @@ class CaseFile:
     @property
     def subject(self) -> str:
         if "hosts" in self.data:
-            return f"cluster:{self.name}"
+            return f"{self.name}.{self.data['subject']}" if "subject" in self.data else f"cluster:{self.name}"
         return f"{self.name}/{self.data['subject']}" if self.data.get("subject") else self.name
 
 

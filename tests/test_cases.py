@@ -29,7 +29,7 @@ def judge_all(cases: list[CaseFile], place: Path, run: Judge) -> dict[str, dict[
         setting = {key: case.data[key] for key in ("params", "severity", "level") if key in case.data}
         profile = place / f"{case.name}.yaml"
         profile.write_text(yaml.safe_dump({"name": case.name, "checks": {case.check: setting}}), "utf-8")
-        cluster = case.name if CHECKS[case.check].scope == "cluster" else ""
+        cluster = case.name if "hosts" in case.data or "role" in case.data or CHECKS[case.check].scope == "cluster" else ""
         tags = tuple((pattern, frozenset(names)) for pattern, names in case.data.get("tags", {}).items())
         for host, part in case.hosts.items():
             targets.append(Target(host, f"ssh://{host}", case.data.get("role", "host"), cluster, str(profile), tags=tags))
@@ -98,7 +98,7 @@ def lossy(
             continue
         for number, proof in enumerate(verdicts[case.name]["evidence"]):
             key = proof["host"].removeprefix(f"{case.name}.") if "hosts" in case.data else ""
-            if proof["probe"] not in case.data.get("optional", []):
+            if not {proof["probe"], f"{key}/{proof['probe']}"} & set(case.data.get("optional", [])):
                 variant = casefile.without(case, f"{key}/{proof['probe']}", number)
                 variants[variant.name] = (variant, proof["probe"])
     results = judge_all([variant for variant, _ in variants.values()], tmp_path_factory.mktemp("lossy"), run)

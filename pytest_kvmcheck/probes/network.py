@@ -156,11 +156,12 @@ NETWORK: tuple[Probe, ...] = (
         timeout_s=30,
     ),
     command("listeners", "ss -Hltn", "listening TCP sockets", sos=("sos_commands/networking/ss_-peaonmi",)),
-    file("machine_id", "/etc/machine-id", "identity of the installation"),
+    file("machine_id", "/etc/machine-id", "identity of the installation", roles=EVERYWHERE),
     files(
         "ssh_host_keys",
         "/etc/ssh/ssh_host_rsa_key.pub /etc/ssh/ssh_host_ecdsa_key.pub /etc/ssh/ssh_host_ed25519_key.pub",
         "public SSH host keys",
+        roles=EVERYWHERE,
     ),
     files("nvme_identity", "/etc/nvme/hostnqn /etc/nvme/hostid /sys/class/nvme/nvme*/hostnqn", "NVMe host name and id"),
     files("iscsi_initiator", "/etc/iscsi/initiatorname.iscsi", "iSCSI initiator name", root=Root.MAY),

@@ -1,12 +1,13 @@
-"""A cluster: the hosts between which guests may move."""
+"""A cluster: the hosts between which guests may move; and what a host is beside its peers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pytest_kvmcheck.errors import EvidenceMissing
+from pytest_kvmcheck.findings import note
 from pytest_kvmcheck.views.host import Host
 
 T = TypeVar("T")
@@ -35,3 +36,28 @@ class Cluster:
 
     def __str__(self) -> str:
         return self.name
+
+
+def acquaint(hosts: Sequence[Host]) -> None:
+    """Let the hosts of each cluster know their peers, and likewise the guests; guests without a cluster are peers of each other."""
+    circles: dict[tuple[str, str], list[Host]] = {}
+    for host in hosts:
+        if host.target.cluster or host.target.role == "guest":
+            circles.setdefault((host.target.role, host.target.cluster), []).append(host)
+    for circle in circles.values():
+        for host in circle:
+            host.peers = tuple(other for other in circle if other is not host)
+
+
+def compared(host: Host, ask: Callable[[Host], T]) -> dict[Host, T]:
+    """Return what the peers of *host* answer. Who gives no answer is named in a note: his own verdict is the unknown one."""
+    answers: dict[Host, T] = {}
+    silent = []
+    for peer in host.peers:
+        try:
+            answers[peer] = ask(peer)
+        except EvidenceMissing:
+            silent.append(peer.name)
+    if silent:
+        note(f"not compared with {', '.join(silent[:8])}{', ...' if silent[8:] else ''}: no answer from there")
+    return answers

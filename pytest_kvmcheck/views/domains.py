@@ -221,6 +221,20 @@ def known_domains(host: Host) -> tuple[tuple[Domain, ...], EvidenceMissing | Non
         return _sorted(host, {key.partition("/")[0] for key in host.evidence.keyed("domain")}), missing
 
 
+@fact
+def owners_of_macs(host: Host) -> tuple[dict[str, list[Domain]], EvidenceMissing | None]:
+    """Return the domains by the MAC addresses of their cards, and what is missing when there may be others."""
+    owners: dict[str, list[Domain]] = {}
+    known, missing = known_domains(host)
+    for domain in known:
+        try:
+            for mac in {nic.name.lower() for nic in domain.saved.nics}:
+                owners.setdefault(mac, []).append(domain)
+        except EvidenceMissing as exc:
+            missing = missing or exc
+    return owners, missing
+
+
 def running_domains(host: Host) -> list[Domain]:
     """Return the domains that run."""
     return [domain for domain in domains(host) if domain.running]

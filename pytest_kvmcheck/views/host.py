@@ -16,10 +16,14 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Host:
-    """A target and what it said. Facts are functions of it: ``ksm(host).run``."""
+    """A target and what it said. Facts are functions of it: ``ksm(host).run``.
+
+    ``peers`` are the other hosts of its cluster; of a guest, the other guests of the run.
+    """
 
     target: Target
     evidence: Evidence
+    peers: tuple[Host, ...] = field(default=(), repr=False)
     _facts: dict[Callable[..., Any], tuple[Any, EvidenceMissing | None, frozenset[str]]] = field(default_factory=dict, repr=False)
 
     @property
