@@ -21,6 +21,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
 
 from pytest_kvmcheck.evidence import RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED
 from pytest_kvmcheck.probes import MAX_BYTES, Probe, Root
@@ -31,26 +33,38 @@ STDERR_BYTES = 2048
 #: Linux refuses a single argument of 128 KiB or more (MAX_ARG_STRLEN).
 ARGUMENT_BYTES = 128 * 1024 - 1
 
-#: Quick questions are asked together, in frames of their own, each of so many at most and within so many seconds: starting
-#: processes is what costs time on a target. Who does not come to an end within them is asked again by himself.
+#: Questions are asked together, in frames of their own: starting processes is what costs time on a target. Who does not come to
+#: an end within the time limit of his batch is asked again by himself.
 BATCH = "@"
-BATCH_SIZE = 24
-BATCH_TIMEOUT_S = 20
 BATCH_BYTES = 32 * 2**20
 BATCH_STDERR_BYTES = 2**16
 
-#: A probe with a shorter time limit than this is quick.
-QUICK_S = 10
+
+@dataclass(frozen=True)
+class Batches:
+    """Probes with a time limit of ``probe_s`` at most are asked ``size`` at a time, within ``timeout_s`` together."""
+
+    probe_s: int
+    size: int
+    timeout_s: int
+
+
+#: The quick ones, and those that may take their time now and then.
+BATCHES = (Batches(probe_s=10, size=36, timeout_s=25), Batches(probe_s=30, size=12, timeout_s=40))
 
 # What the probes are written in:
 #   g FILE|GLOB...   print files as path:line
 #   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
-#   s PROBE, z CODE  begin and end the answer of one probe of a batch, on both streams
+#   s PROBE, z       begin the first answer of a batch, and end the last, on both streams; y PROBE ends one and begins the next
 HELPERS = f"""\
 denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 s() {{ i=$1; up; B=$T; echo "@=$N BEGIN $i"; echo "@=$N BEGIN $i" >&2; }}
-z() {{ c=$1; up; printf '\\n@=%s END %s %s,%s %s\\n' $N $i "$B" "$T" $c; printf '\\n@=%s END %s\\n' $N $i >&2; }}
+y() {{
+  c=$?; up; printf '\\n@=%s END %s %s,%s %s\\n@=%s BEGIN %s\\n' $N $i "$B" "$T" $c $N $1
+  printf '\\n@=%s END %s\\n@=%s BEGIN %s\\n' $N $i $N $1 >&2; i=$1 B=$T
+}}
+z() {{ c=$?; up; printf '\\n@=%s END %s %s,%s %s\\n' $N $i "$B" "$T" $c; printf '\\n@=%s END %s\\n' $N $i >&2; }}
 g() {{
   n=0 x= r=
   for i; do
@@ -69,25 +83,39 @@ g() {{
 """
 
 
-def _quick(probe: Probe) -> bool:
-    return probe.timeout_s <= QUICK_S and probe.max_bytes <= MAX_BYTES and not probe.first
+def _kind(probe: Probe) -> Batches | None:
+    """Return which batches *probe* is asked in, None when it is asked by itself."""
+    if probe.first or probe.alone:
+        return None
+    return next((kind for kind in BATCHES if probe.timeout_s <= kind.probe_s), None)
 
 
-def _lines(probes: list[Probe]) -> Iterator[str]:
-    """Yield the lines that ask *probes*, in their order: first the quick ones together, then each of the others."""
-    quick = [probe for probe in probes if _quick(probe)]
-    for number, start in enumerate(range(0, len(quick), BATCH_SIZE)):
-        yield from map(_line, quick[start : start + BATCH_SIZE])
-        yield f"x {BATCH}{number}"
-    yield from (_line(probe) for probe in probes if not _quick(probe))
+def _batches(kind: Batches, probes: list[Probe]) -> Iterator[list[Probe]]:
+    """Part *probes* into batches whose answers fit into one frame."""
+    batch: list[Probe] = []
+    for probe in probes:
+        if batch and (len(batch) == kind.size or sum(item.max_bytes for item in (*batch, probe)) > BATCH_BYTES):
+            yield batch
+            batch = []
+        batch.append(probe)
+    if batch:
+        yield batch
 
 
-def _line(probe: Probe) -> str:
-    """Return the line that asks *probe*: ``w`` adds it to a batch, ``p`` asks it by itself, ``n`` says why it is not asked."""
+def _lines(probes: list[Probe], numbers: Iterator[int]) -> Iterator[str]:
+    """Yield the lines that ask *probes*, in their order: those in batches first."""
+    for kind in BATCHES:
+        for batch in _batches(kind, [probe for probe in probes if _kind(probe) == kind]):
+            yield from (_line(probe, "w") for probe in batch)
+            yield f"x {BATCH}{next(numbers)} {kind.timeout_s}"
+    yield from (_line(probe, "p") for probe in probes if _kind(probe) is None)
+
+
+def _line(probe: Probe, verb: str) -> str:
+    """Return the line that asks *probe*: with *verb* ``w`` in a batch, with ``p`` by itself; ``n`` says why it is not asked."""
     script = probe.script
     if probe.when:
         script = f"{probe.when} || exit {RC_SKIPPED}\n{script}"
-    verb = "w" if _quick(probe) else "p"
     line = f"{verb} {probe.id} {probe.timeout_s} {probe.max_bytes + 1} {shlex.quote(script)}"
     if probe.root is Root.NO:
         return f"SUDO=; {line}"
@@ -109,7 +137,8 @@ def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False, active: bo
     first = [probe for probe in may if probe.first]
     middle, last = ([probe for probe in may if not probe.first and probe.last is late] for late in (False, True))
     held = [f"n {probe.id} {RC_SKIPPED}" for probe in asked if probe.active and not active]
-    lines = "\n".join([*_lines(first), *_lines(middle), *_lines(last), *held])
+    numbers = count()
+    lines = "\n".join([*(line for group in (first, middle, last) for line in _lines(group, numbers)), *held])
     return f"""\
 # pytest-kvmcheck: reads, never writes; answers on standard output.
 exec 3>&1 </dev/null
@@ -139,7 +168,7 @@ case $(timeout --version 2>/dev/null) in
   else t() {{ shift 3; "$@"; }}; fi ;;
 esac
 # What may be large is compressed where there is a gzip; the head of its frame says so.
-if command -v gzip >/dev/null 2>&1; then Z=gzip; packed() {{ head -c $1 | gzip -c | e; }}
+if command -v gzip >/dev/null 2>&1; then Z=gzip; packed() {{ head -c $1 | gzip -1 -c | e; }}
 else Z=; packed() {{ head -c $1 | e; }}; fi
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 # p PROBE SECONDS BYTES SCRIPT [BYTES OF ERRORS]: one frame. The script's streams end in pipes of their own below timeout, so that
@@ -159,17 +188,19 @@ $4
   up
   printf '@%s END %s %s,%s !%s' $N $1 "$B" "$T" "$C"; printf ' %s' $R; echo
 }}
-# w PROBE SECONDS BYTES SCRIPT: add it to the batch; x NAME: ask the batch, and again by itself whoever did not come to an end.
+# w PROBE SECONDS BYTES SCRIPT: add it to the batch; x NAME SECONDS: ask the batch, and again by itself who did not come to an end.
 w() {{
-  K="$K $1"; eval "a_$1=\\$2 b_$1=\\$3 c_$1=\\$SUDO d_$1=\\$4"
+  Y=y; [ "$K" ] || Y=s
   L="$L
-s $1
+$Y $1
 ( SUDO='$SUDO'
 $4
-); z \\$?"
+)"
+  K="$K $1"; eval "a_$1=\\$2 b_$1=\\$3 c_$1=\\$SUDO d_$1=\\$4"
 }}
 x() {{
-  p $1 {BATCH_TIMEOUT_S} {BATCH_BYTES + 1} "$L" {BATCH_STDERR_BYTES}
+  p $1 $2 {BATCH_BYTES + 1} "$L
+z" {BATCH_STDERR_BYTES}
   k=$K K= L= D="$Q "
   for k in $k; do
     case $D in *"@=$N END $k"[!0-9a-z_]*) ;;

@@ -104,6 +104,7 @@ DISKS: tuple[Probe, ...] = (
         "space and inodes of the file systems; which of them hold libvirt's states and logs",
         keyed=True,
         timeout_s=30,
+        alone=True,
         roles=EVERYWHERE,
     ),
     shell(
@@ -159,6 +160,7 @@ DISKS: tuple[Probe, ...] = (
         "libvirt: I/O errors of the disks of the running domains",
         keyed=True,
         timeout_s=20,
+        alone=True,
     ),
     # Only what is active and what LVM may look at is asked; nothing is scanned or activated.
     shell(
@@ -173,6 +175,7 @@ DISKS: tuple[Probe, ...] = (
         keyed=True,
         root=Root.MUST,
         timeout_s=20,
+        alone=True,
         sudo=(
             _LVS,
             "pvs --reportformat json -o pv_name,vg_name",

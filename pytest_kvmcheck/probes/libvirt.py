@@ -63,6 +63,7 @@ LIBVIRT: tuple[Probe, ...] = (
         ),
         keyed=True,
         timeout_s=30,
+        alone=True,
     ),
     shell(
         "domain",
@@ -85,6 +86,7 @@ LIBVIRT: tuple[Probe, ...] = (
         "libvirt: counters of the running domains, first sample",
         keyed=True,
         timeout_s=30,
+        alone=True,
         max_bytes=4 * MAX_BYTES,
     ),
     shell(
@@ -93,6 +95,7 @@ LIBVIRT: tuple[Probe, ...] = (
         "libvirt: vCPU counters of the running domains, second sample",
         keyed=True,
         timeout_s=30,
+        alone=True,
         max_bytes=4 * MAX_BYTES,
         last=True,
     ),
@@ -113,6 +116,7 @@ LIBVIRT: tuple[Probe, ...] = (
         "libvirt: networks and pools with their definitions, secrets (never their values) and filters",
         keyed=True,
         timeout_s=30,
+        alone=True,
         max_bytes=4 * MAX_BYTES,
     ),
     shell(
@@ -209,5 +213,6 @@ LIBVIRT: tuple[Probe, ...] = (
         "libvirt's own opinion of the host",
         root=Root.MUST,
         timeout_s=30,
+        alone=True,
     ),
 )

@@ -71,6 +71,7 @@ LOGS: tuple[Probe, ...] = (
         keyed=True,
         root=Root.MUST,
         timeout_s=40,
+        alone=True,
         sudo=tuple(f"virt-admin -c {name}:///system {_ASK_LOGGING}" for name in _ADMIN),
     ),
     command("audit_status", "auditctl -s", "state of the kernel's audit", root=Root.MUST, sos=("sos_commands/auditd/auditctl_-s",)),

@@ -31,6 +31,7 @@ class Probe:
     ``first``: asked before all others, where the moment matters; ``last``: at the end of the script, for second samples.
     ``sos``: where a sosreport keeps the answer (globs below its root); file probes are found by their own paths.
     ``sos_sections``: the same for single sections of a keyed probe, as pairs of section and place.
+    ``alone``: it may wait for storage or a daemon that hangs, and others shall not wait with it.
     ``sudo``: the exact commands run by sudo, for the sudoers fragment.
     """
 
@@ -51,6 +52,7 @@ class Probe:
     sudo: tuple[str, ...] = ()
     one_file: bool = False
     active: bool = False
+    alone: bool = False
 
     @property
     def reads_files(self) -> bool:

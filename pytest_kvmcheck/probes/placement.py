@@ -24,5 +24,6 @@ PLACEMENT: tuple[Probe, ...] = (
         sos=("sos_commands/virsh/virsh_-r_domcapabilities",),
         root=Root.MAY,
         timeout_s=30,
+        alone=True,
     ),
 )

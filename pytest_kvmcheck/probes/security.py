@@ -78,6 +78,7 @@ SECURITY: tuple[Probe, ...] = (
         "[ $# -gt 0 ] || exit 0\ntimeout 8 stat -L -c '%a %U %G %F|%n' -- \"$@\"; r=$?; [ $r -lt 124 ] && exit 0; exit $r",
         "who may read the disk images and NVRAM of guests, and the directories above them",
         timeout_s=30,
+        alone=True,
         max_bytes=2 * MAX_BYTES,
     ),
     shell(
@@ -97,6 +98,7 @@ SECURITY: tuple[Probe, ...] = (
         "files of libvirt's directories and of the pools: mode, age and size",
         root=Root.MUST,
         timeout_s=30,
+        alone=True,
         max_bytes=4 * MAX_BYTES,
         sudo=(),
     ),

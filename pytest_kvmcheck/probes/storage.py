@@ -133,6 +133,7 @@ STORAGE: tuple[Probe, ...] = (
         "whether frames as large as the MTU reach the portals and servers of storage",
         keyed=True,
         timeout_s=25,
+        alone=True,
         active=True,
     ),
 )

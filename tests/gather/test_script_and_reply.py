@@ -112,7 +112,7 @@ def test_files_are_read_together_and_stay_apart(shell: list[str], tmp_path: Path
 
 def test_who_hangs_in_a_batch_costs_nobody_else(shell: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What came to its end before him is kept, and who comes after him is asked again."""
-    monkeypatch.setattr(script, "BATCH_TIMEOUT_S", 1)
+    monkeypatch.setattr(script, "BATCHES", (script.Batches(10, 24, 1),))
     (tmp_path / "a").write_text("a\n")
     file = f"g {tmp_path}/a"
     records = ask(
@@ -136,7 +136,7 @@ def test_who_floods_a_batch_costs_nobody_else(flood: str, shell: list[str]) -> N
 
 def test_nothing_is_left_behind(shell: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What ignores a polite signal is not left running on the target."""
-    monkeypatch.setattr(script, "BATCH_TIMEOUT_S", 1)
+    monkeypatch.setattr(script, "BATCHES", (script.Batches(10, 24, 1),))
     stubborn = tmp_path / "stubborn"
     stubborn.write_text("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n")
     stubborn.chmod(0o755)
@@ -163,15 +163,19 @@ def test_the_streams_of_a_batch_stay_apart(shell: list[str]) -> None:
 
 
 def test_more_than_fits_into_one_batch(shell: list[str]) -> None:
-    probes = [Probe(f"p{number}", "", f"echo {number}") for number in range(2 * script.BATCH_SIZE + 3)]
-    records = ask(*probes, Probe("slow", "", "echo slow", timeout_s=60), Probe("late", "", "echo late", last=True), shell=shell)
+    probes = [Probe(f"p{number}", "", f"echo {number}") for number in range(2 * script.BATCHES[0].size + 3)]
+    others = [Probe("slow", "", "echo slow", timeout_s=60), Probe("alone", "", "echo alone", alone=True)]
+    slower = [Probe(f"s{number}", "", f"echo s{number}", timeout_s=30) for number in range(script.BATCHES[1].size + 1)]
+    large = [Probe(f"l{number}", "", f"echo l{number}", max_bytes=8 * MAX_BYTES) for number in range(6)]
+    records = ask(*probes, *others, *slower, *large, Probe("late", "", "echo late", last=True), shell=shell)
+    assert all(records[probe.id].stdout == f"{probe.id}\n" for probe in (*slower, *large, *others))
     assert all(records[f"p{number}"].stdout == f"{number}\n" for number in range(len(probes)))
     assert (records["slow"].stdout, records["late"].stdout) == ("slow\n", "late\n")
 
 
 def big(script: str, **options: Any) -> Probe:
     """A probe that may say much, and so travels compressed."""
-    return Probe("big", "", script, **{"max_bytes": MAX_BYTES + 1000, **options})
+    return Probe("big", "", script, **{"max_bytes": MAX_BYTES + 1000, "alone": True, **options})
 
 
 def raw(*probes: Probe, shell: list[str] = SHELLS[0], path: str = "") -> str:

@@ -18,8 +18,8 @@ from tests.lab.leftovers import workshop
 from tests.lab.machine import Machine, Template, stop_all
 from tests.lab.scenarios import FAULTS, Scenario
 
-#: Emulation takes a processor and a half each; more at a time only get slower.
-AT_A_TIME = 2
+#: Emulation takes a processor and a half each: several at a time only get slower, and run into time limits.
+AT_A_TIME = 1
 
 
 #: How long each scenario took.
