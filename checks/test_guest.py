@@ -8,7 +8,7 @@ from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, 
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
-from pytest_kvmcheck.views.cluster import compared
+from pytest_kvmcheck.findings import compared
 from pytest_kvmcheck.views.cpu import cmdline, cpuinfo, online_cpus, uname
 from pytest_kvmcheck.views.guest import agent_conf, channels, first_boot, guest_disks, kvm_clocks, tuned_profiles, virtio_ports
 from pytest_kvmcheck.views.host import Host
@@ -585,7 +585,7 @@ def test_first_boot_is_over(guest: Host) -> None:
         for what, ask in (("machine-id", machine_id), ("SSH host keys", ssh_host_keys)):
             with findings.part():
                 mine = ask(guest) if guest.peers else set()
-                twins = [peer.name for peer, theirs in compared(guest, ask).items() if mine & theirs]
+                twins = [peer.name for peer, theirs in compared(guest.peers, ask).items() if mine & theirs]
                 findings.fail_if(bool(twins), f"{guest}: it has the {what} of {', '.join(twins[:8])}.")
                 if what == "machine-id" and guest.peers and not mine:
                     raise EvidenceMissing(Cause.EMPTY, f"{guest}: machine-id is empty", "machine_id")

@@ -19,7 +19,7 @@ from pytest_kvmcheck.facts.listeners import Listener, parse_listeners
 from pytest_kvmcheck.facts.names import Lookup, loopback
 from pytest_kvmcheck.facts.netfilter import Zone
 from pytest_kvmcheck.facts.pci import PciDevice
-from pytest_kvmcheck.views.cluster import compared
+from pytest_kvmcheck.findings import compared
 from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.domains import Domain, domains, networks, owners_of_macs, storage_pools
 from pytest_kvmcheck.views.guestnet import (
@@ -1284,7 +1284,7 @@ def test_mac_is_unique(host: Host, domain: Domain, nic: Nic, params: Params) -> 
         findings.unknown(missing)
         for other in owners.get(mac, ()):
             findings.fail_if(other.uuid != domain.uuid, f"{domain}: its address {mac} is that of {other} too.")
-        for peer, (owners, _) in compared(host, owners_of_macs).items():
+        for peer, (owners, _) in compared(host.peers, owners_of_macs).items():
             for other in owners.get(mac, ()):
                 findings.fail_if(other.uuid != domain.uuid, f"{domain}: its address {mac} is that of {other} on {peer} too.")
         for link in links(host).values():
@@ -1371,7 +1371,7 @@ def test_host_name_resolves(host: Host, params: Params) -> None:
         dns, static = _answered(lookup(host, "dns"), f"{name} by DNS"), static_names(host).get(name.lower(), ())
         if dns.addresses and static and not set(static) <= set(dns.addresses):
             findings.fail(f"{host}: /etc/hosts gives {', '.join(static)} for {name}, DNS {', '.join(dns.addresses)}.")
-        for peer, names in compared(host, static_names).items():
+        for peer, names in compared(host.peers, static_names).items():
             for known in sorted({name.lower(), name.lower().partition(".")[0]} & names.keys()):
                 wrong = [address for address in names[known] if loopback(address) or address not in addresses(host)]
                 findings.fail_if(

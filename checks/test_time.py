@@ -8,7 +8,7 @@ from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.chrony import Source
 from pytest_kvmcheck.facts.cmdline import values
 from pytest_kvmcheck.facts.ntp import Peer
-from pytest_kvmcheck.views.cluster import compared
+from pytest_kvmcheck.findings import compared
 from pytest_kvmcheck.views.cpu import cmdline, cpuinfo, uname
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.services import unit, units
@@ -378,7 +378,7 @@ def test_rtc_and_zone(host: Host, params: Params) -> None:
                 side = "ahead of" if drift > 0 else "behind"
                 findings.fail(f"{host}: the battery clock is {abs(drift)} s {side} the system clock, at most {limit} s allowed.")
         expected = params.expected_tz
-        theirs = compared(host, _zone) if expected is None else {}
+        theirs = compared(host.peers, _zone) if expected is None else {}
         if expected is None and not theirs:
             pass
         elif (mine := _zone(host)) is None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from pytest_kvmcheck.errors import CheckWarning, EvidenceMissing
+
+P = TypeVar("P", bound=Hashable)
+T = TypeVar("T")
 
 _notes: list[str] = []
 
@@ -21,6 +25,20 @@ def take_notes() -> str:
     text = "; ".join(_notes)
     _notes.clear()
     return text
+
+
+def compared(peers: Iterable[P], ask: Callable[[P], T]) -> dict[P, T]:
+    """Return what *peers* of a host answer. Who gives no answer is named in a note: his own verdict is the unknown one."""
+    answers: dict[P, T] = {}
+    silent = []
+    for peer in peers:
+        try:
+            answers[peer] = ask(peer)
+        except EvidenceMissing:
+            silent.append(str(peer))
+    if silent:
+        note(f"not compared with {', '.join(silent[:8])}{', ...' if silent[8:] else ''}: no answer from there")
+    return answers
 
 
 class Findings:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pytest_kvmcheck.errors import EvidenceMissing
-from pytest_kvmcheck.findings import note
 from pytest_kvmcheck.views.host import Host
 
 T = TypeVar("T")
@@ -47,17 +46,3 @@ def acquaint(hosts: Sequence[Host]) -> None:
     for circle in circles.values():
         for host in circle:
             host.peers = tuple(other for other in circle if other is not host)
-
-
-def compared(host: Host, ask: Callable[[Host], T]) -> dict[Host, T]:
-    """Return what the peers of *host* answer. Who gives no answer is named in a note: his own verdict is the unknown one."""
-    answers: dict[Host, T] = {}
-    silent = []
-    for peer in host.peers:
-        try:
-            answers[peer] = ask(peer)
-        except EvidenceMissing:
-            silent.append(peer.name)
-    if silent:
-        note(f"not compared with {', '.join(silent[:8])}{', ...' if silent[8:] else ''}: no answer from there")
-    return answers
