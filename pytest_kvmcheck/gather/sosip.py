@@ -129,7 +129,7 @@ def ip_addr_lines(text: str) -> str | None:
     '[{"ifindex": 1, "ifname": "lo", "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]}]'
     """
     found: dict[int, Item] = {}
-    for line in _lines(text):
+    for line in whole_lines(text):
         match = re.fullmatch(r"(\d{1,10}): (\S+)(    inet6? [^\\]+)(?:\\.*)?", line, re.ASCII)
         address = _address(match[3]) if match else None
         if not match or address is None:
@@ -139,8 +139,8 @@ def ip_addr_lines(text: str) -> str | None:
     return json.dumps(list(found.values())) if _whole(list(found.values())) else None
 
 
-def _lines(text: str) -> list[str]:
-    """Return the lines; none when the last one was cut."""
+def whole_lines(text: str) -> list[str]:
+    """Return the lines without carriage returns; none of a text that is binary, empty, or cut within its last line."""
     text = text.replace("\r\n", "\n")
     return text[:-1].split("\n") if text.endswith("\n") and "\0" not in text else []
 
@@ -155,7 +155,7 @@ def _devices(text: str) -> Iterator[tuple[Item | None, list[str]]]:
     """Yield what the first line of each device tells, and its other lines; None for a line that belongs to none."""
     head: Item | None = None
     rest: list[str] = []
-    for line in _lines(text):
+    for line in whole_lines(text):
         if line.startswith((" ", "\t")) and head:
             rest.append(line)
             continue
@@ -275,7 +275,7 @@ def ip_route6(text: str) -> str | None:
 
 def _routes(text: str, version: int, told: int) -> str | None:
     blocks: list[list[list[str]]] = []
-    for line in _lines(text):
+    for line in whole_lines(text):
         if line.startswith((" ", "\t")) and blocks and line.split()[:1] == ["nexthop"]:
             blocks[-1].append(line.split())
         elif line[:1].strip():
@@ -338,7 +338,7 @@ def ip_rule(text: str) -> str | None:
     '[{"priority": 0, "src": "all", "table": "local"}, {"priority": 100, "src": "192.0.2.0", "srclen": 24, "table": "7"}]'
     """
     found = []
-    for line in _lines(text):
+    for line in whole_lines(text):
         match = re.fullmatch(r"(\d{1,10}):\s+(not )?from ([\da-zA-Z.:]+)(?:/(\d{1,3}))?((?: .*)?)", line, re.ASCII)
         if not match:
             return None
