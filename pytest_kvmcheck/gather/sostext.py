@@ -158,9 +158,9 @@ def debs(text: str) -> str | None:
 
 
 def host_name(text: str) -> str | None:
-    """Return ``hostname -f``; an error in its place is no name."""
+    """Return ``hostname -f``. One word without a domain may be a name, and may be an error."""
     name = text.strip()
-    return f"{name}\n" if re.fullmatch(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?", name, re.ASCII) else None
+    return f"{name}\n" if re.fullmatch(r"localhost|[\w-]{1,63}(\.[\w-]{1,63})+\.?", name, re.ASCII) else None
 
 
 def scsi_disks(text: str) -> str | None:
@@ -250,6 +250,41 @@ def _session(told: dict[str, str]) -> str | None:
     )
 
 
+def iscsi_nodes(text: str) -> str | None:
+    """Return the start modes in the records of targets from ``iscsiadm -m node --op show``.
+
+    >>> print(iscsi_nodes('''# BEGIN RECORD 2.1.8
+    ... node.name = iqn.2003-01.org.example:vm
+    ... node.tpgt = 1
+    ... node.startup = automatic
+    ... iface.iscsi_ifacename = default
+    ... node.conn[0].address = 192.0.2.7
+    ... node.conn[0].port = 3260
+    ... # END RECORD
+    ... '''), end="")
+    /var/lib/iscsi/nodes/iqn.2003-01.org.example:vm/192.0.2.7,3260,1/default:node.startup = automatic
+    """
+    if text.strip() == "iscsiadm: No records found":
+        return ""
+    found, told = "", dict[str, str]()
+    for line in whole_lines(text):
+        if line.startswith("# BEGIN RECORD"):
+            told = {"begun": line}
+        elif line.startswith("# END RECORD") and told:
+            address, port, tag = (told.get(name, "") for name in ("node.conn[0].address", "node.conn[0].port", "node.tpgt"))
+            target, startup, iface = (told.get(name, "") for name in ("node.name", "node.startup", "iface.iscsi_ifacename"))
+            wrong = not re.fullmatch(r"[\w.:-]+", target) or not re.fullmatch(r"\d{1,5},[\d-]{1,6}", f"{port},{tag}", re.ASCII)
+            if wrong or not re.fullmatch(r"[\w.:-]+,\w+,[\w.-]+", f"{address},{startup},{iface}"):
+                return None
+            found += f"/var/lib/iscsi/nodes/{target}/{address},{port},{tag}/{iface}:node.startup = {startup}\n"
+            told = {}
+        elif told and (setting := re.fullmatch(r"(\S+) = (.*)", line)):
+            told[setting[1]] = setting[2].strip()
+        else:
+            return None
+    return None if told else found or None
+
+
 _NET, _CHRONY = "sos_commands/networking", "sos_commands/chrony"
 
 #: The forms of each answer, by the key of its record; the first that tells it wins.
@@ -280,6 +315,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
     "hostname_fqdn": (Form("sos_commands/host/hostname_-f", host_name), Form("sos_commands/general/hostname_-f", host_name)),
     "scsi_disks": (Form("sos_commands/block/ls_-*R*_.sys.block", scsi_disks),),
     "iscsi": (Form("sos_commands/iscsi/iscsiadm_-m_session_-P_3", iscsi),),
+    "iscsi_nodes": (Form("sos_commands/iscsi/iscsiadm_-m_node_--op_show", iscsi_nodes),),
 }
 
 #: The settings of the kernel, for files below /proc/sys that sos did not copy.
