@@ -65,7 +65,9 @@ def places(probe: Probe) -> tuple[str, ...]:
     """Return where a sosreport keeps the answer of *probe*: globs below its root."""
     if probe.id == _DOMAIN:
         return (_DEFINITIONS, _DUMPS, _INFOS)
-    forms = tuple(dict.fromkeys(form.place for key in _keys(probe) for form in FORMS[key]))
+    forms = tuple(
+        dict.fromkeys(place for key in _keys(probe) for form in FORMS[key] for place in (form.place, form.beside) if place)
+    )
     sections = tuple(place for _, place in probe.sos_sections)
     if probe.id == _OBJECTS_PROBE:
         sections += tuple(place for pair in _OBJECTS.values() for place in pair)
@@ -207,9 +209,11 @@ def _from_forms(probe: Probe, tree: _Tree) -> dict[str, Record]:
     records = {}
     for key in _keys(probe):
         for form in FORMS[key]:
-            for name in tree.matching(form.place):
+            beside = [tree.read(name, _MAX_LISTING) for name in tree.matching(form.beside)[:1]] if form.beside else []
+            for name in tree.matching(form.place) if beside or not form.beside else ():
                 text, cut = tree.read(name, _MAX_LISTING)
-                told = None if cut else form.convert(text)
+                cut |= any(too_long for _, too_long in beside)
+                told = None if cut else form.convert(text, *(other for other, _ in beside))
                 if told is not None:
                     records[key] = Record(key, told)
                 elif key not in records:

@@ -12,15 +12,20 @@ from typing import NamedTuple
 
 from pytest_kvmcheck.gather import sosip, sostime
 from pytest_kvmcheck.gather.sosip import whole_lines
+from pytest_kvmcheck.probes.system import KERNEL_LOG, KERNEL_LOG_LINES
 
-Convert = Callable[[str], str | None]
+Convert = Callable[..., str | None]
 
 
 class Form(NamedTuple):
-    """Where a sosreport may keep an answer (a glob below its root), and what makes ours of it."""
+    """Where a sosreport may keep an answer (a glob below its root), and what makes ours of it.
+
+    ``beside`` is a file that the conversion takes too, as its second text.
+    """
 
     place: str
     convert: Convert
+    beside: str = ""
 
 
 #: What systemctl is asked for by our own probe; sos asks for all properties of a unit.
@@ -111,6 +116,38 @@ def kvm_modules(text: str) -> str | None:
     if len(names) != len(lines) or "kvm" not in names:
         return None
     return "".join(f"{name}\n" for name in names if name.startswith("kvm"))
+
+
+_DMESG = re.compile(r"\[ *(?P<time>\d{1,9}\.\d{6})\](?:\[ *[TC]\d+\])? (?P<text>.*)", re.ASCII)
+_TROUBLE = re.compile(KERNEL_LOG, re.IGNORECASE)
+
+
+def kernel_log(text: str, stat: str) -> str | None:
+    """Return ``journalctl -k -o short-unix``, as our probe picks of it, from ``dmesg`` and the time of the boot in ``/proc/stat``.
+
+    Only of a log that begins with the boot: what a full buffer has lost may have been a trouble. Programs that write into it
+    before the journal runs are left out.
+
+    >>> text = "[    0.000000] Linux version 6.1.0\\n[    1.500000] usb 1-1: new\\n[   12.250000] EDAC MC0: 1 CE\\n"
+    >>> print(kernel_log(text, "cpu 0 0 0 0\\nbtime 1700000000\\n"), end="")
+    1700000000.000000 localhost kernel: Linux version 6.1.0
+    1700000012.250000 localhost kernel: EDAC MC0: 1 CE
+    >>> kernel_log(text.partition("\\n")[2], "btime 1700000000\\n")
+    """
+    boot = re.search(r"^btime (\d{9,11})$", stat.replace("\r", ""), re.ASCII | re.MULTILINE)
+    messages: list[tuple[float, str]] = []
+    for line in whole_lines(text):
+        if match := _DMESG.fullmatch(line):
+            messages.append((float(match["time"]), match["text"]))
+        elif not line.startswith((" ", "\t")):  # continuation lines of one message are indented
+            return None
+    # Early microcode speaks before the kernel says its name.
+    first = next((number for number, (_, said) in enumerate(messages[:4]) if said.startswith("Linux version ")), None)
+    if first is None or messages[first][0] or not boot:
+        return None
+    picked = [item for item in messages if _TROUBLE.search(item[1]) and not re.match(r"(systemd|dracut)[\w.-]*\[\d+\]: ", item[1])]
+    kept = [messages[first], *picked[-KERNEL_LOG_LINES:]]
+    return "".join(f"{int(boot[1]) + time:.6f} localhost kernel: {said}\n" for time, said in kept)
 
 
 _RPMS = ("qemu-kvm", "libvirt-daemon", "edk2", "seabios")
@@ -308,6 +345,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
     "df:blocks": (Form("sos_commands/filesys/df_-al_-x_autofs", df),),
     "df:inodes": (Form("sos_commands/filesys/df_-aliT_-x_autofs", df), Form("sos_commands/filesys/df_-ali_-x_autofs", df)),
     "kvm_modules": (Form("sos_commands/kernel/lsmod", kvm_modules), Form("proc/modules", kvm_modules)),
+    "kernel_log": (Form("sos_commands/kernel/dmesg", kernel_log, beside="proc/stat"),),
     "packages": (
         *(Form("installed-rpms", rpms), Form("sos_commands/rpm/sh_-c_rpm_*", rpms), Form("sos_commands/rpm/package-data", rpms)),
         *(Form("installed-debs", debs), Form("sos_commands/dpkg/dpkg_-l", debs)),

@@ -20,6 +20,8 @@ from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.identity import packages
 from pytest_kvmcheck.views.network import interfaces, links, setting
 from pytest_kvmcheck.views.services import unit
+from pytest_kvmcheck.views.storage import wwids
+from pytest_kvmcheck.views.system import kernel_log
 from pytest_kvmcheck.views.time import tracking
 
 DOMAIN = "<domain type='kvm'><name>web</name><uuid>6d1a6e8a-0000-4000-8000-000000000001</uuid><vcpu>1</vcpu></domain>"
@@ -335,3 +337,20 @@ def test_where_answers_are(probe: str, how: Held, place: str) -> None:
 
 def test_every_form_answers_a_probe() -> None:
     assert {key.partition(":")[0] for key in FORMS} <= set(PROBES)
+
+
+def test_the_kernel_log_needs_the_time_of_the_boot(tree: Path) -> None:
+    write(tree, {"sos_commands/kernel/dmesg": "[    0.000000] Linux version 6.1.0\n[   12.250000] EDAC MC0: 1 CE\n"})
+    assert "kernel_log" not in host(tree).evidence.records
+    write(tree, {"proc/stat": "cpu  1 0 1 1 0 0 0 0 0 0\nbtime 1700000000\n"})
+    assert [item.time_s for item in kernel_log(host(tree))] == [1700000012.25]
+
+
+def test_one_disk_whose_identity_was_not_collected(tree: Path) -> None:
+    """Two disks may be two paths to one LUN: with one of them told of, nothing is concluded."""
+    listing = "/sys/block:\ntotal 0\n"
+    listing += "".join(f"lrwxrwxrwx 1 0 0 0 Feb 11 19:23 {name} -> ../devices/x/{name}\n" for name in ("sda", "sdb"))
+    write(tree, {"sos_commands/block/ls_-lanR_.sys.block": listing, "sys/block/sda/device/wwid": "naa.6001\n"})
+    with pytest.raises(EvidenceMissing) as caught:
+        wwids(host(tree))
+    assert caught.value.cause is Cause.NOT_COLLECTED

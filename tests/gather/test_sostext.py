@@ -20,6 +20,7 @@ from pytest_kvmcheck.facts.df import parse_space
 from pytest_kvmcheck.facts.iplink import parse_links
 from pytest_kvmcheck.facts.iproute import parse_interfaces, parse_routes, parse_rules
 from pytest_kvmcheck.facts.iscsi import parse_nodes, parse_sessions
+from pytest_kvmcheck.facts.kernellog import begins_at_boot, parse_kernel_log
 from pytest_kvmcheck.facts.microcode import parse_microcode
 from pytest_kvmcheck.facts.ntp import parse_epoch
 from pytest_kvmcheck.facts.systemd import parse_units
@@ -123,6 +124,13 @@ node.conn[0].address = fd00::7
 node.conn[0].port = 3260
 # END RECORD
 """
+DMESG = """\
+[    0.000000] microcode: microcode updated early to revision 0xf0, date = 2021-11-12
+[    0.000000] Linux version 6.1.0-56-amd64 (x@y) #1 SMP PREEMPT_DYNAMIC
+[    3.100000][    T1] systemd[1]: Inserted module 'kvm_intel'
+[  900.250000] EDAC MC0: 1 CE memory read error on CPU_SrcID#0
+"""
+STAT = "cpu  1 0 1 1 0 0 0 0 0 0\nbtime 1700000000\n"
 RPMS = "glibc-2.34-60.el9.x86_64     Mon 01 May\nlibvirt-daemon-9.0.0-10.el9.x86_64     Mon 01 May\nzlib-1.2-1.el9.x86_64 Mon\n"
 DEBS = (
     f"Desired=Unknown/Install\n||/ Name        Version\n+++-{'=' * 100}\n"
@@ -150,6 +158,7 @@ SAMPLES: dict[Convert, list[tuple[str, Callable[[str], Any]]]] = {
         ),
         ("kvm_amd 155648 0 - Live 0xffffffffc0a00000\nkvm 1056768 1 kvm_amd, Live 0xffffffffc08f0000 (O)\n", str.split),
     ],
+    sostext.kernel_log: [(DMESG, parse_kernel_log)],
     sostext.rpms: [(RPMS, parse_packages)],
     sostext.debs: [(DEBS, parse_packages)],
     sostext.host_name: [("kvm01.example.org\n", str.split)],
@@ -162,12 +171,14 @@ SAMPLES: dict[Convert, list[tuple[str, Callable[[str], Any]]]] = {
     sostext.iscsi: [(SESSION, parse_sessions), ("iscsiadm: No active sessions.\n", parse_sessions)],
     sostext.iscsi_nodes: [(NODE, parse_nodes)],
 }
+#: The second text of those that take two.
+BESIDE = {sostext.kernel_log: (STAT,)}
 each_form = pytest.mark.parametrize("convert", sorted(SAMPLES, key=lambda item: item.__name__), ids=lambda item: item.__name__)
 
 
 def attempt(convert: Convert, text: str) -> str | None:
     """What is made of *text*, having been parsed as far as the parser takes it."""
-    told = convert(text)
+    told = convert(text, *BESIDE.get(convert, ()))
     if told is not None:
         for _, parse in SAMPLES[convert]:
             # evidence.parsing makes "unparsable" of these
@@ -183,10 +194,10 @@ def test_each_form_has_a_sample() -> None:
 @each_form
 def test_a_valid_text_is_told(convert: Convert) -> None:
     for text, parse in SAMPLES[convert]:
-        told = convert(text)
+        told = attempt(convert, text)
         assert told is not None
         assert parse(told) is not None
-        assert convert(text.replace("\n", "\r\n")) == told
+        assert attempt(convert, text.replace("\n", "\r\n")) == told
 
 
 @each_form
@@ -197,9 +208,9 @@ def test_no_hostile_text_is_told(convert: Convert) -> None:
             for mixed in (text + good, good.rstrip("\n") + "\n" + text):
                 told = attempt(convert, mixed)
                 # What is told beside a message is the same, or refused by the parser.
-                if told is not None and mixed.strip() != good.strip() and told != convert(good):
+                if told is not None and mixed.strip() != good.strip() and told != attempt(convert, good):
                     with contextlib.suppress(ParseError):
-                        assert parse(told) == parse(convert(good) or ""), (mixed, told)
+                        assert parse(told) == parse(attempt(convert, good) or ""), (mixed, told)
 
 
 @each_form
@@ -361,6 +372,19 @@ def test_packages() -> None:
     assert parse_packages(sostext.debs(DEBS) or "") == {"libvirt-daemon": "9.0.0-4"}
     assert sostext.rpms(RPMS.replace("glibc", "bash")) is None
     assert sostext.debs(DEBS.replace("=" * 100, "=" * 76)) is None
+
+
+def test_the_kernel_log_is_that_of_the_whole_boot() -> None:
+    told = sostext.kernel_log(DMESG, STAT) or ""
+    assert begins_at_boot(told)
+    assert [(item.time_s, item.text[:8]) for item in parse_kernel_log(told)] == [
+        (1700000000.0, "microcod"),
+        (1700000900.25, "EDAC MC0"),
+    ]
+    assert sostext.kernel_log(DMESG, "cpu  1 0 1 1 0 0 0 0 0 0\n") is None
+    assert sostext.kernel_log("\n".join(DMESG.split("\n")[2:]), STAT) is None
+    for text in (*ERRORS, *BINARY, *EMPTY):
+        assert sostext.kernel_log(DMESG, text) is None
 
 
 def test_iscsi() -> None:
