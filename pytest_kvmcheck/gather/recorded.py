@@ -36,6 +36,7 @@ _PROC_SYS = "/proc/sys/"
 
 #: Bounds against archives that unpack to more than a sosreport can be.
 MAX_MEMBERS = 200_000
+_MAX_HOPS = 40
 
 
 class Held(StrEnum):
@@ -127,12 +128,12 @@ class _Tree:
                     continue
                 name = member.name.split("/", 1)[1]
                 if member.issym():
-                    links[name] = str((Path("/") / name).parent / member.linkname)
+                    links[name] = member.linkname
                 elif member.isfile() and (file := archive.extractfile(member)):
                     self._bodies[name] = file.read(MAX_REPLY_BYTES - total + 1)
                     total += len(self._bodies[name])
-        for name, destination in links.items():
-            if body := self._bodies.get(_normal(destination)):
+        for name in links:
+            if (body := self._bodies.get(_resolved(name, links))) is not None:
                 self._bodies[name] = body
 
     def read(self, name: str, bound: int) -> tuple[str, bool]:
@@ -162,13 +163,28 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile("/".join(fnmatch.translate(part)[4:-3] for part in pattern.lstrip("/").split("/")), re.DOTALL)
 
 
-def _normal(path: str) -> str:
-    parts: list[str] = []
-    for part in path.split("/"):
+def _resolved(path: str, links: dict[str, str]) -> str:
+    """Return where *path* leads by the links of an archive, those of directories on its way too; empty when nowhere.
+
+    >>> _resolved("proc/mounts", {"proc/mounts": "self/mounts", "proc/self": "4711"})
+    'proc/4711/mounts'
+    >>> _resolved("a", {"a": "/b", "b": "../a"})
+    ''
+    """
+    waiting, parts, hops = path.split("/"), list[str](), 0
+    while waiting:
+        part = waiting.pop(0)
         if part == "..":
             parts[-1:] = []
         elif part not in ("", "."):
             parts.append(part)
+            target = links.get("/".join(parts))
+            if target is not None:
+                hops += 1
+                if hops > _MAX_HOPS:
+                    return ""
+                parts = [] if target.startswith("/") else parts[:-1]
+                waiting = target.split("/") + waiting
     return "/".join(parts)
 
 

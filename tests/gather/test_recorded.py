@@ -21,7 +21,7 @@ from pytest_kvmcheck.views.identity import packages
 from pytest_kvmcheck.views.network import interfaces, links, setting
 from pytest_kvmcheck.views.services import unit
 from pytest_kvmcheck.views.storage import wwids
-from pytest_kvmcheck.views.system import kernel_log
+from pytest_kvmcheck.views.system import kernel_log, mounts
 from pytest_kvmcheck.views.time import tracking
 
 DOMAIN = "<domain type='kvm'><name>web</name><uuid>6d1a6e8a-0000-4000-8000-000000000001</uuid><vcpu>1</vcpu></domain>"
@@ -354,3 +354,20 @@ def test_one_disk_whose_identity_was_not_collected(tree: Path) -> None:
     with pytest.raises(EvidenceMissing) as caught:
         wwids(host(tree))
     assert caught.value.cause is Cause.NOT_COLLECTED
+
+
+@pytest.mark.parametrize("form", ["directory", "archive"])
+def test_a_file_behind_a_link_to_a_directory(tree: Path, tmp_path: Path, form: str) -> None:
+    """sos copies /proc/mounts as the link that it is: to self/mounts, and self is one to a number."""
+    write(tree, {"proc/4711/mounts": "/dev/vda1 / ext4 rw,relatime 0 0\n"})
+    (tree / "proc/self").symlink_to("4711")
+    (tree / "proc/mounts").symlink_to("self/mounts")
+    (tree / "proc/cpuinfo").symlink_to("cpuinfo")
+    path = tree
+    if form == "archive":
+        path = tmp_path / "s.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(tree, tree.name)
+    found = host(path)
+    assert [item.target for item in mounts(found)] == ["/"]
+    assert "cpuinfo" not in found.evidence.records
