@@ -454,7 +454,9 @@ def test_queues_fit(host: Host, domain: Domain, nic: Nic, params: Params) -> Non
             tap = links(host).get(live.tap)
             if tap is None:
                 raise EvidenceMissing(Cause.MISSING, f"the tap device {live.tap} of {domain} cannot be seen", "ip_link")
-            idle = parsing("ip_link", tap.number, "numdisabled") or 0
+            idle = parsing("ip_link", tap.number, "numdisabled")
+            if idle is None:
+                raise EvidenceMissing(Cause.MISSING, f"ip does not tell the queues of {live.tap}", "ip_link")
             findings.warn_if(idle > 0, f"{domain}: the guest does not use {idle} of the {live.queues} queues of {nic.name}.")
 
 

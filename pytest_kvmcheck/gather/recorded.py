@@ -6,30 +6,37 @@ import fnmatch
 import re
 import tarfile
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence, Record
 from pytest_kvmcheck.facts.dominfo import DomInfo, parse_dominfo
 from pytest_kvmcheck.gather import reply as replies
+from pytest_kvmcheck.gather.sostext import FORMS, SYSCTL, sysctl_files
 from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
 from pytest_kvmcheck.probes import Probe, probes_for
 from pytest_kvmcheck.targets import Target
 
 #: The definitions that sos copies: the inactive ones.
 _DEFINITIONS = "etc/libvirt/qemu/*.xml"
-_DOMAIN = "domain"
+_DOMAIN, _OBJECTS_PROBE = "domain", "objects"
 #: Each names a domain at its end; what runs is told as it runs.
 _DUMPS, _INFOS = "sos_commands/virsh/virsh_-r_dumpxml_*", "sos_commands/virsh/virsh_-r_dominfo_*"
-_MICROCODE = re.compile(r"(processor|cpu family|model|stepping|microcode)\s*:")
 _LIST = "sos_commands/virsh/virsh_-r_list_--all"
 _MAX_DEFINITION = 4 * 2**20
 _MAX_LISTING = 64 * 2**20
-#: What systemctl is asked for by our own probe; sos asks for all properties of a unit.
-_UNIT_PROPERTIES = ("Id", "Names", "LoadState", "ActiveState", "SubState", "UnitFileState", "TimeoutStopUSec")
+#: Networks and pools: the table of all of them (sos before 4.6.1 asks for active ones only), and their definitions.
+_OBJECTS = {
+    kind: (f"sos_commands/virsh/virsh_-r_{kind}-list_--all", f"sos_commands/virsh/virsh_-r_{kind}-dumpxml_*")
+    for kind in ("net", "pool")
+}
+_POOL_FILE = "etc/libvirt/storage/*.xml"
+_PROC_SYS = "/proc/sys/"
 
 #: Bounds against archives that unpack to more than a sosreport can be.
 MAX_MEMBERS = 200_000
+_MAX_HOPS = 40
 
 
 class Held(StrEnum):
@@ -41,11 +48,16 @@ class Held(StrEnum):
     NO = "no"
 
 
+def _keys(probe: Probe) -> list[str]:
+    """Return the keys of the records of *probe* that a sosreport has in another form."""
+    return [key for key in FORMS if key.partition(KEY_SEPARATOR)[0] == probe.id]
+
+
 def held(probe: Probe) -> Held:
     """Return how a sosreport answers *probe*: by the output of a command, by files as far as sos copied them, or not."""
-    if probe.id == _DOMAIN or probe.sos_sections:
+    if probe.id == _DOMAIN or probe.sos_sections or any(key != probe.id for key in _keys(probe)):
         return Held.PART
-    if probe.sos:
+    if probe.sos or _keys(probe):
         return Held.COMMAND
     return Held.FILES if probe.paths else Held.NO
 
@@ -54,9 +66,14 @@ def places(probe: Probe) -> tuple[str, ...]:
     """Return where a sosreport keeps the answer of *probe*: globs below its root."""
     if probe.id == _DOMAIN:
         return (_DEFINITIONS, _DUMPS, _INFOS)
-    if probe.sos_sections:
-        return tuple(place for _, place in probe.sos_sections)
-    return probe.sos or tuple(path.lstrip("/") for path in probe.paths)
+    forms = tuple(
+        dict.fromkeys(place for key in _keys(probe) for form in FORMS[key] for place in (form.place, form.beside) if place)
+    )
+    sections = tuple(place for _, place in probe.sos_sections)
+    if probe.id == _OBJECTS_PROBE:
+        sections += tuple(place for pair in _OBJECTS.values() for place in pair)
+    settings = (SYSCTL,) if any(path.startswith(_PROC_SYS) for path in probe.paths) else ()
+    return forms + sections + probe.sos or tuple(path.lstrip("/") for path in probe.paths) + settings
 
 
 def from_reply(target: Target) -> Evidence:
@@ -99,7 +116,8 @@ class _Tree:
         return self._directory is not None and found.resolve().is_relative_to(self._directory)
 
     def _read_archive(self, path: Path) -> None:
-        wanted = re.compile(r"[^/]+/(sos_commands|proc|sys|etc|run|(usr/(local/)?)?lib)/")
+        # At the top are links to what commands gave.
+        wanted = re.compile(r"[^/]+/(?:(?:sos_commands|proc|sys|etc|run|(usr/(local/)?)?lib)/|[^/]+$)")
         links: dict[str, str] = {}
         total = 0
         with tarfile.open(path) as archive:
@@ -110,12 +128,12 @@ class _Tree:
                     continue
                 name = member.name.split("/", 1)[1]
                 if member.issym():
-                    links[name] = str((Path("/") / name).parent / member.linkname)
+                    links[name] = member.linkname
                 elif member.isfile() and (file := archive.extractfile(member)):
                     self._bodies[name] = file.read(MAX_REPLY_BYTES - total + 1)
                     total += len(self._bodies[name])
-        for name, destination in links.items():
-            if body := self._bodies.get(_normal(destination)):
+        for name in links:
+            if (body := self._bodies.get(_resolved(name, links))) is not None:
                 self._bodies[name] = body
 
     def read(self, name: str, bound: int) -> tuple[str, bool]:
@@ -129,17 +147,44 @@ class _Tree:
 
     def matching(self, pattern: str) -> list[str]:
         """Return the names that match the glob *pattern*; ``*`` does not cross a ``/``."""
-        regex = re.compile("/".join(fnmatch.translate(part)[4:-3] for part in pattern.lstrip("/").split("/")), re.DOTALL)
+        regex = _glob(pattern)
         return [name for name in self.names if regex.fullmatch(name)]
 
+    @cached_property
+    def settings(self) -> tuple[dict[str, str], bool]:
+        """The files below /proc/sys by ``sysctl -a``, and whether its output was cut."""
+        for name in self.matching(SYSCTL):
+            text, cut = self.read(name, _MAX_LISTING)
+            return sysctl_files(text), cut
+        return {}, False
 
-def _normal(path: str) -> str:
-    parts: list[str] = []
-    for part in path.split("/"):
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile("/".join(fnmatch.translate(part)[4:-3] for part in pattern.lstrip("/").split("/")), re.DOTALL)
+
+
+def _resolved(path: str, links: dict[str, str]) -> str:
+    """Return where *path* leads by the links of an archive, those of directories on its way too; empty when nowhere.
+
+    >>> _resolved("proc/mounts", {"proc/mounts": "self/mounts", "proc/self": "4711"})
+    'proc/4711/mounts'
+    >>> _resolved("a", {"a": "/b", "b": "../a"})
+    ''
+    """
+    waiting, parts, hops = path.split("/"), list[str](), 0
+    while waiting:
+        part = waiting.pop(0)
         if part == "..":
             parts[-1:] = []
         elif part not in ("", "."):
             parts.append(part)
+            target = links.get("/".join(parts))
+            if target is not None:
+                hops += 1
+                if hops > _MAX_HOPS:
+                    return ""
+                parts = [] if target.startswith("/") else parts[:-1]
+                waiting = target.split("/") + waiting
     return "/".join(parts)
 
 
@@ -160,7 +205,12 @@ def from_sosreport(target: Target) -> Evidence:
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
     records: dict[str, Record] = {}
     for probe in probes_for(target.role):
-        records |= _libvirt(tree, probe) if probe.sos_sections else {} if probe.id == _DOMAIN else _from_tree(probe, tree)
+        if probe.sos_sections:
+            records |= _libvirt(tree, probe)
+        elif _keys(probe):
+            records |= _from_forms(probe, tree)
+        elif probe.id != _DOMAIN:
+            records |= _from_tree(probe, tree)
     if any(probe.id == _DOMAIN for probe in probes_for(target.role)):
         records |= _domains(tree)
     return Evidence(target.name, records, partial=True)
@@ -170,41 +220,46 @@ def _first_line(exc: BaseException) -> str:
     return (str(exc).splitlines() or [type(exc).__name__])[0].rstrip(":")
 
 
+def _from_forms(probe: Probe, tree: _Tree) -> dict[str, Record]:
+    """Return what a sosreport tells in another form than ours; a text that does not tell it is "unparsable"."""
+    records = {}
+    for key in _keys(probe):
+        for form in FORMS[key]:
+            beside = [tree.read(name, _MAX_LISTING) for name in tree.matching(form.beside)[:1]] if form.beside else []
+            for name in tree.matching(form.place) if beside or not form.beside else ():
+                text, cut = tree.read(name, _MAX_LISTING)
+                cut |= any(too_long for _, too_long in beside)
+                told = None if cut else form.convert(text, *(other for other, _ in beside))
+                if told is not None:
+                    records[key] = Record(key, told)
+                elif key not in records:
+                    records[key] = Record(
+                        key, cause=Cause.TRUNCATED if cut else Cause.UNPARSABLE, stderr=f"{name} does not tell it"
+                    )
+            if key in records and records[key].cause is None:
+                break
+    return records
+
+
 def _from_tree(probe: Probe, tree: _Tree) -> dict[str, Record]:
-    names = [name for path in places(probe) for name in tree.matching(path)]
-    if not names:
-        return {}
-    if probe.id == "systemd_units":
-        text, cut = tree.read(names[0], _MAX_LISTING)
-        text = _whole_units(text)
-        if not text:
-            return {probe.id: Record(probe.id, cause=Cause.UNPARSABLE)}
-    elif probe.id == "microcode":
-        text, cut = tree.read(names[0], _MAX_LISTING)
-        text = "".join(f"{line}\n" for line in text.splitlines() if _MICROCODE.match(line))
-    elif probe.sos or probe.one_file:
+    names = [name for path in probe.sos or probe.paths for name in tree.matching(path)]
+    if names and (probe.sos or probe.one_file):
         text, cut = tree.read(names[0], probe.max_bytes)
-    else:
-        parts, cut = [], False
-        for name in names:
-            body, too_long = tree.read(name, probe.max_bytes)
-            parts.append("".join(f"/{name}:{line}\n" for line in body.splitlines()))
-            cut |= too_long
-        text = "".join(parts)
-    return {probe.id: Record(probe.id, text, cause=Cause.TRUNCATED if cut else None)}
-
-
-def _whole_units(text: str) -> str:
-    """Return the units in *text* that are told in full, with the properties that our own probe asks for.
-
-    A listing that was stopped ends within a unit, and half a unit looks like one that is down.
-    """
-    blocks = []
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()):
-        lines = [line for line in block.split("\n") if line.partition("=")[0] in _UNIT_PROPERTIES]
-        if {"Id", "LoadState", "ActiveState", "SubState", "UnitFileState"} <= {line.partition("=")[0] for line in lines}:
-            blocks.append("\n".join(lines) + "\n")
-    return "\n".join(blocks)
+        return {probe.id: Record(probe.id, text, cause=Cause.TRUNCATED if cut else None)}
+    parts, cut = [], False
+    for name in names:
+        body, too_long = tree.read(name, probe.max_bytes)
+        parts.append("".join(f"/{name}:{line}\n" for line in body.splitlines()))
+        cut |= too_long
+    if not probe.one_file:
+        for path in (path for path in probe.paths if path.startswith(_PROC_SYS)):
+            settings, too_long = tree.settings
+            told = [name for name in settings if _glob(path).fullmatch(name[1:]) and name[1:] not in names]
+            parts += ["".join(f"{name}:{line}\n" for line in settings[name].splitlines()) for name in told]
+            cut |= too_long and bool(told)
+    if not parts:
+        return {}
+    return {probe.id: Record(probe.id, "".join(parts), cause=Cause.TRUNCATED if cut else None)}
 
 
 def _libvirt(tree: _Tree, probe: Probe) -> dict[str, Record]:
@@ -217,13 +272,62 @@ def _libvirt(tree: _Tree, probe: Probe) -> dict[str, Record]:
                 return {probe.id: Record(probe.id, rc=1, stderr=text)}
             full = f"{probe.id}{KEY_SEPARATOR}{section}"
             records[full] = Record(full, text, cause=Cause.TRUNCATED if cut else None)
-    for section, uuids in _lists(tree).items():
+    told = _objects(tree) if probe.id == _OBJECTS_PROBE else _lists(tree)
+    for section, text in told.items():
         full = f"{probe.id}{KEY_SEPARATOR}{section}"
-        records[full] = Record(full, "".join(f"{uuid}\n" for uuid in uuids))
+        records[full] = Record(full, text)
     return {probe.id: Record(probe.id)} | records if records else {}
 
 
-def _lists(tree: _Tree) -> dict[str, list[str]]:
+def _objects(tree: _Tree) -> dict[str, str]:
+    """Return lists, definitions and states of networks and pools, where all of them are told: a definition for each line."""
+    found: dict[str, str] = {}
+    for kind, (listing, definitions) in _OBJECTS.items():
+        names = tree.matching(listing)
+        rows = _rows(*tree.read(names[0], _MAX_DEFINITION)) if names else None
+        if rows is None:
+            continue
+        xml: dict[str, tuple[str, str]] = {}
+        for name in tree.matching(definitions):
+            text, cut = tree.read(name, _MAX_DEFINITION)
+            uuid, called = re.search(r"<uuid>([0-9a-fA-F-]{36})</uuid>", text), re.search(r"<name>([^<]+)</name>", text)
+            if uuid and called and not cut:
+                xml[called[1]] = uuid[1], text
+        if not set(rows) <= set(xml):
+            continue
+        saved = {Path(name).stem for name in tree.matching(_POOL_FILE)}
+        found[f"{kind}s"] = "".join(f"{xml[name][0]}\n" for name in rows)
+        for name, row in rows.items():
+            # The table of pools does not say it. One that is off and known is saved; of others the file tells.
+            persistent = row.get("Persistent", "yes" if row["State"] == "inactive" or name in saved else "")
+            found[f"{kind}/{xml[name][0]}/xml"] = xml[name][1]
+            if persistent:
+                active = "yes" if row["State"] == "active" else "no"
+                info = {"Name": name, "Active": active, "Persistent": persistent, "Autostart": row["Autostart"]}
+                found[f"{kind}/{xml[name][0]}/info"] = "".join(f"{key}: {value}\n" for key, value in info.items())
+    return found
+
+
+def _rows(text: str, cut: bool) -> dict[str, dict[str, str]] | None:
+    """Return the rows of a table of networks or pools by name, None for any other text."""
+    lines = [line.strip() for line in text.splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    head = lines[0].split() if lines else []
+    if cut or head[:3] != ["Name", "State", "Autostart"] or len(lines) < 2 or set(lines[1]) != {"-"}:
+        return None
+    found = {}
+    for line in lines[2:]:
+        name, *words = line.rsplit(None, len(head) - 1)
+        row = dict(zip(head[1:], words, strict=False))
+        states = row.pop("State", ""), *row.values()
+        if len(words) != len(head) - 1 or states[0] not in ("active", "inactive") or not set(states[1:]) <= {"yes", "no"}:
+            return None
+        found[name] = {"State": states[0]} | row
+    return found
+
+
+def _lists(tree: _Tree) -> dict[str, str]:
     """Return the UUIDs of all domains, of running, persistent and autostarted ones.
 
     ``virsh list`` names domains, and dominfo tells each one's UUID: unless there is one for every line, nothing is told.
@@ -248,12 +352,13 @@ def _lists(tree: _Tree) -> dict[str, list[str]]:
         running[by_name[found[0]].uuid] = number != "-"
     if set(running) != set(infos):
         return {}
-    return {
-        "all": sorted(running),
-        "running": sorted(uuid for uuid, runs in running.items() if runs),
-        "autostart": sorted(uuid for uuid, info in infos.items() if info.autostart),
-        "persistent": sorted(uuid for uuid, info in infos.items() if info.persistent),
+    lists = {
+        "all": running,
+        "running": [uuid for uuid, runs in running.items() if runs],
+        "autostart": [uuid for uuid, info in infos.items() if info.autostart],
+        "persistent": [uuid for uuid, info in infos.items() if info.persistent],
     }
+    return {name: "".join(f"{uuid}\n" for uuid in sorted(uuids)) for name, uuids in lists.items()}
 
 
 def _infos(tree: _Tree) -> dict[str, DomInfo]:
@@ -287,7 +392,7 @@ def _domains(tree: _Tree) -> dict[str, Record]:
         full = f"{_DOMAIN}{KEY_SEPARATOR}{key}/saved"
         records[full] = Record(full, text, cause=Cause.TRUNCATED if cut else None)
     lists = _lists(tree)
-    running = lists.get("running", [])
+    running = lists.get("running", "").split()
     for name in tree.matching(_DUMPS) if lists else ():
         text, cut = tree.read(name, _MAX_DEFINITION)
         match = re.search(r"<uuid>([0-9a-fA-F-]{36})</uuid>", text)

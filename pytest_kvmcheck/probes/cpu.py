@@ -46,7 +46,6 @@ CPU: tuple[Probe, ...] = (
         "[ -r /proc/cpuinfo ] || exit 66\n"
         "grep -E '^(processor|cpu family|model|stepping|microcode)[[:space:]]*:' /proc/cpuinfo; [ $? -le 1 ]",
         "family, model, stepping and microcode of each CPU",
-        sos=("proc/cpuinfo",),
     ),
     files(
         "cpufreq",

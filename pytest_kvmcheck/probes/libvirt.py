@@ -114,6 +114,7 @@ LIBVIRT: tuple[Probe, ...] = (
         "done\n"
         f'{_VIRSH} "$b echo @@$N secrets; secret-list; echo @@$N filters; nwfilter-list" 2>&1; exit 0',
         "libvirt: networks and pools with their definitions, secrets (never their values) and filters",
+        sos_sections=(("filters", "sos_commands/virsh/virsh_-r_nwfilter-list"),),
         keyed=True,
         timeout_s=30,
         alone=True,

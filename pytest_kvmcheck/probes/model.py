@@ -29,7 +29,8 @@ class Probe:
     ``when``: a shell condition; where it is false the question is not asked ("not asked" is unknown, never a pass).
     ``active``: it sends something into the network, and is asked only when --kvmcheck-active is given.
     ``first``: asked before all others, where the moment matters; ``last``: at the end of the script, for second samples.
-    ``sos``: where a sosreport keeps the answer (globs below its root); file probes are found by their own paths.
+    ``sos``: where a sosreport keeps the very answer (globs below its root); file probes are found by their own paths. What sos
+    asks for in another form has its place in gather/sostext.py.
     ``sos_sections``: the same for single sections of a keyed probe, as pairs of section and place.
     ``alone``: it may wait for storage or a daemon that hangs, and others shall not wait with it.
     ``sudo``: the exact commands run by sudo, for the sudoers fragment.

@@ -40,8 +40,6 @@ SERVICES: tuple[Probe, ...] = (
         "systemd_units",
         "systemctl show --no-pager -p Id,Names,LoadState,ActiveState,SubState,UnitFileState,TimeoutStopUSec,Listen " + _UNITS,
         "state of the units that matter to a KVM host",
-        # Services that are loaded: sockets, timers and the others are not told of.
-        sos=("sos_commands/systemd/systemctl_show_service_--all",),
         roles=EVERYWHERE,
     ),
     command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, file, files, shell
 
 #: What the kernel says when something is wrong with hardware, virtualization, disks or itself.
-_KERNEL_LOG = (
+KERNEL_LOG = (
     "edac|uncorrected|hardware error|memory failure|mce:|tainted|call trace|lockup|blocked for more than|bug:|oops|panic"
     "|i/o error|critical (medium|target) error|disabled by bios|vmx|svm|kvm|iommu|dmar|microcode|out of memory|oom-kill"
     '|apparmor="denied"|avc: |remounting filesystem read-only|nfs: server|link is (up|down)|transmit queue'
@@ -79,7 +79,7 @@ SYSTEM: tuple[Probe, ...] = (
         "  IFS= read -r first || { echo 'the journal shows nothing to this account' >&2; exit 77; }\n"
         "  printf '%s\\n' \"$first\"\n"
         # The pattern is meant for the message: a host may be called kvm01.
-        f"  grep -aiE ' (kernel|unknown)[^ ]*: .*({_KERNEL_LOG})' | tail -n {KERNEL_LOG_LINES}; }}; exit $?",
+        f"  grep -aiE ' (kernel|unknown)[^ ]*: .*({KERNEL_LOG})' | tail -n {KERNEL_LOG_LINES}; }}; exit $?",
         "troubles in the kernel's log of this boot",
         root=Root.MAY,
         timeout_s=30,

@@ -267,7 +267,7 @@ def _uptime(text: str) -> float:
 def _objects(host: Host, kind: str, parse: Callable[[str], T]) -> tuple[tuple[T, Info], ...]:
     _answered(host, "objects")
     # With the secondary daemon of this kind down, the list is an error, and "none" would be a lie.
-    if f"{kind}s" in host.evidence.keyed("objects"):
+    if f"{kind}s" in host.evidence.keyed("objects") or host.evidence.partial:
         host.evidence.parsed(f"objects{KEY_SEPARATOR}{kind}s", parse_uuids)
     found = []
     for key in host.evidence.keyed("objects"):

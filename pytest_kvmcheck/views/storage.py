@@ -15,6 +15,9 @@ def wwids(host: Host) -> dict[str, tuple[str, ...]]:
     """SCSI disks by WWID; a WWID of several disks is one LUN."""
     disks = host.evidence.text("scsi_disks").split()
     files = host.evidence.files("scsi_wwids")
+    if files.partial:
+        for disk in disks:
+            files.need(f"/sys/block/{disk}/device/wwid")
     found = parsing("scsi_wwids", parse_wwids, files)
     if disks and not found:
         files.demand_all_readable()

@@ -9,13 +9,20 @@ import pytest
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.facts.microcode import parse_microcode
-from pytest_kvmcheck.gather.recorded import from_reply, from_sosreport
+from pytest_kvmcheck.gather.recorded import Held, from_reply, from_sosreport, held, places
+from pytest_kvmcheck.gather.sostext import FORMS
+from pytest_kvmcheck.probes import PROBES
 from pytest_kvmcheck.subjects import list_subjects
 from pytest_kvmcheck.targets import Target
-from pytest_kvmcheck.views.cpu import uname
-from pytest_kvmcheck.views.domains import domains, known_domains, virsh
+from pytest_kvmcheck.views.cpu import kvm_modules, uname
+from pytest_kvmcheck.views.domains import domains, filters, known_domains, networks, secrets, storage_pools, virsh
 from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.views.identity import packages
+from pytest_kvmcheck.views.network import interfaces, links, setting
 from pytest_kvmcheck.views.services import unit
+from pytest_kvmcheck.views.storage import wwids
+from pytest_kvmcheck.views.system import kernel_log, mounts
+from pytest_kvmcheck.views.time import tracking
 
 DOMAIN = "<domain type='kvm'><name>web</name><uuid>6d1a6e8a-0000-4000-8000-000000000001</uuid><vcpu>1</vcpu></domain>"
 
@@ -175,3 +182,192 @@ def test_a_daemon_that_did_not_answer_is_no_host_without_domains(tree: Path) -> 
     with pytest.raises(EvidenceMissing) as caught:
         virsh(host(tree), "all")
     assert caught.value.cause is Cause.BLOCKED
+
+
+def test_settings_are_filled_in_from_sysctl(tree: Path) -> None:
+    write(
+        tree,
+        {
+            "proc/sys/vm/swappiness": "10\n",
+            "sos_commands/kernel/sysctl_-a": "vm.swappiness = 60\nvm.min_free_kbytes = 67584\nnet.ipv4.ip_forward = 1\n"
+            "net.ipv4.conf.eno1/7.arp_ignore = 1\nnet.ipv4.conf.br0.arp_ignore = 2\n"
+            "sysctl: permission denied on key 'kernel.tainted'\n",
+        },
+    )
+    found = host(tree)
+    assert found.evidence.files("vm_settings")["/proc/sys/vm/swappiness"] == "10\n"
+    assert found.evidence.files("vm_settings")["/proc/sys/vm/min_free_kbytes"] == "67584\n"
+    assert setting(found, "ipv4/conf/eno1.7/arp_ignore") == 1
+    assert setting(found, "ipv4/conf/br0/arp_ignore") == 2
+    for absent in ("ipv4/conf/br0/arp_filter", "bridge/bridge-nf-call-iptables"):
+        with pytest.raises(EvidenceMissing) as caught:
+            setting(found, absent)
+        assert caught.value.cause is Cause.NOT_COLLECTED
+    assert "tainted" not in found.evidence.records
+
+
+def test_a_text_that_does_not_tell_is_unparsable_and_the_next_one_is_asked(tree: Path) -> None:
+    write(
+        tree,
+        {
+            "sos_commands/networking/ip_-d_address": "Dump was interrupted and may be inconsistent.\n",
+            "sos_commands/networking/ip_-o_addr": "1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever\n",
+            "sos_commands/kernel/lsmod": "Module                  Size  Used by\nveth                   32768  0\n",
+        },
+    )
+    found = host(tree)
+    assert [item.address for item in interfaces(found)] == ["127.0.0.1"]
+    for fact in (links, kvm_modules):
+        with pytest.raises(EvidenceMissing) as caught:
+            fact(found)
+        assert caught.value.cause is Cause.UNPARSABLE
+        assert "does not tell it" in caught.value.detail
+
+
+def test_a_clock_by_chrony_that_does_not_answer(tree: Path) -> None:
+    write(tree, {"sos_commands/chrony/chronyc_tracking": "506 Cannot talk to daemon\n"})
+    assert tracking(host(tree)) is None
+    write(tree, {"sos_commands/chrony/chronyc_tracking": "bash: chronyc: command not found\n"})
+    with pytest.raises(EvidenceMissing):
+        tracking(host(tree))
+
+
+@pytest.mark.parametrize("form", ["directory", "archive"])
+def test_links_at_the_top_lead_to_what_commands_gave(tree: Path, tmp_path: Path, form: str) -> None:
+    name = "sos_commands/rpm/sh_-c_rpm_--nodigest_-qa_--qf_-59_NVRA_INSTALLTIME_date_n_sort_-V"
+    write(tree, {name: "glibc-2.34-60.el9.x86_64   Mon\nqemu-kvm-7.2.0-14.el9.x86_64   Mon\n"})
+    (tree / "installed-rpms").symlink_to(name)
+    path = tree
+    if form == "archive":
+        path = tmp_path / "s.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(tree, tree.name)
+    assert packages(host(path)) == {"qemu-kvm": "7.2.0-14.el9"}
+
+
+NETWORK = "<network><name>default</name><uuid>6d1a6e8a-0000-4000-8000-00000000000a</uuid><bridge name='virbr0'/></network>"
+POOL = (
+    "<pool type='dir'><name>{0}</name><uuid>6d1a6e8a-0000-4000-8000-00000000000{1}</uuid>"
+    "<target><path>/var/lib/libvirt/{0}</path></target></pool>"
+)
+
+
+def objects(root: Path) -> None:
+    texts = {
+        "net-list_--all": " Name      State    Autostart   Persistent\n-----------------\n default   active   yes         yes\n\n",
+        "net-dumpxml_default": NETWORK,
+        "pool-list_--all": " Name     State      Autostart\n-------------\n images   active     no\n old      inactive   yes\n\n",
+        "pool-dumpxml_images": POOL.format("images", "b"),
+        "pool-dumpxml_old": POOL.format("old", "c"),
+        "nwfilter-list": " UUID   Name\n------------\n 6d1a6e8a-0000-4000-8000-0000000000aa   clean-traffic\n\n",
+    }
+    write(root, {f"sos_commands/virsh/virsh_-r_{name}": text for name, text in texts.items()})
+    write(root, {"etc/libvirt/storage/images.xml": POOL.format("images", "b")})
+
+
+def test_networks_and_pools_are_told_by_the_table_of_all_and_their_definitions(tree: Path) -> None:
+    objects(tree)
+    found = host(tree)
+    assert {name: (info.active, info.autostart, info.persistent) for name, (_, info) in networks(found).items()} == {
+        "default": (True, True, True)
+    }
+    assert {name: (info.active, info.autostart, info.persistent) for name, (_, info) in storage_pools(found).items()} == {
+        "images": (True, False, True),
+        "old": (False, True, True),
+    }
+    assert filters(found) == {"clean-traffic"}
+    with pytest.raises(EvidenceMissing) as caught:
+        secrets(found)
+    assert caught.value.cause is Cause.NOT_COLLECTED
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("net-list_--all", None),
+        ("net-list_--all", "error: Failed to list networks\nerror: Cannot recv data: Connection reset by peer\n"),
+        ("net-list_--all", " Name   Status   Automatischer Start   Bleibend\n-----\n default   Aktiv   ja   ja\n"),
+        (
+            "net-list_--all",
+            " Name   State   Autostart   Persistent\n-----\n default   active   yes   yes\n other   active   yes   yes\n",
+        ),
+        ("net-dumpxml_default", None),
+        ("net-dumpxml_default", "error: failed to get network 'default'\n"),
+    ],
+)
+def test_a_missing_list_is_not_an_empty_one(tree: Path, name: str, text: str | None) -> None:
+    objects(tree)
+    path = tree / f"sos_commands/virsh/virsh_-r_{name}"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    # sos before 4.6.1 lists active ones only
+    write(tree, {"sos_commands/virsh/virsh_-r_net-list": " Name   State   Autostart   Persistent\n-----\n"})
+    found = host(tree)
+    with pytest.raises(EvidenceMissing) as caught:
+        networks(found)
+    assert caught.value.cause is Cause.NOT_COLLECTED
+    assert len(storage_pools(found)) == 2
+
+
+def test_whether_an_active_pool_is_saved_is_told_by_its_file(tree: Path) -> None:
+    objects(tree)
+    (tree / "etc/libvirt/storage/images.xml").unlink()
+    with pytest.raises(EvidenceMissing) as caught:
+        storage_pools(host(tree))
+    assert caught.value.cause is Cause.NOT_COLLECTED
+
+
+@pytest.mark.parametrize(
+    ("probe", "how", "place"),
+    [
+        ("ip_link", Held.COMMAND, "sos_commands/networking/ip_-s_-d_link"),
+        ("microcode", Held.COMMAND, "proc/cpuinfo"),
+        ("df", Held.PART, "sos_commands/filesys/df_-al_-x_autofs"),
+        ("objects", Held.PART, "sos_commands/virsh/virsh_-r_net-list_--all"),
+        ("vm_settings", Held.FILES, "sos_commands/kernel/sysctl_-a"),
+        ("mounts", Held.FILES, "proc/mounts"),
+        ("dm_slaves", Held.NO, ""),
+    ],
+)
+def test_where_answers_are(probe: str, how: Held, place: str) -> None:
+    assert held(PROBES[probe]) is how
+    assert (place in places(PROBES[probe])) == bool(place)
+
+
+def test_every_form_answers_a_probe() -> None:
+    assert {key.partition(":")[0] for key in FORMS} <= set(PROBES)
+
+
+def test_the_kernel_log_needs_the_time_of_the_boot(tree: Path) -> None:
+    write(tree, {"sos_commands/kernel/dmesg": "[    0.000000] Linux version 6.1.0\n[   12.250000] EDAC MC0: 1 CE\n"})
+    assert "kernel_log" not in host(tree).evidence.records
+    write(tree, {"proc/stat": "cpu  1 0 1 1 0 0 0 0 0 0\nbtime 1700000000\n"})
+    assert [item.time_s for item in kernel_log(host(tree))] == [1700000012.25]
+
+
+def test_one_disk_whose_identity_was_not_collected(tree: Path) -> None:
+    """Two disks may be two paths to one LUN: with one of them told of, nothing is concluded."""
+    listing = "/sys/block:\ntotal 0\n"
+    listing += "".join(f"lrwxrwxrwx 1 0 0 0 Feb 11 19:23 {name} -> ../devices/x/{name}\n" for name in ("sda", "sdb"))
+    write(tree, {"sos_commands/block/ls_-lanR_.sys.block": listing, "sys/block/sda/device/wwid": "naa.6001\n"})
+    with pytest.raises(EvidenceMissing) as caught:
+        wwids(host(tree))
+    assert caught.value.cause is Cause.NOT_COLLECTED
+
+
+@pytest.mark.parametrize("form", ["directory", "archive"])
+def test_a_file_behind_a_link_to_a_directory(tree: Path, tmp_path: Path, form: str) -> None:
+    """sos copies /proc/mounts as the link that it is: to self/mounts, and self is one to a number."""
+    write(tree, {"proc/4711/mounts": "/dev/vda1 / ext4 rw,relatime 0 0\n"})
+    (tree / "proc/self").symlink_to("4711")
+    (tree / "proc/mounts").symlink_to("self/mounts")
+    (tree / "proc/cpuinfo").symlink_to("cpuinfo")
+    path = tree
+    if form == "archive":
+        path = tmp_path / "s.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(tree, tree.name)
+    found = host(path)
+    assert [item.target for item in mounts(found)] == ["/"]
+    assert "cpuinfo" not in found.evidence.records
