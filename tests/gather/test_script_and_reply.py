@@ -22,6 +22,12 @@ NONCE = "0123456789abcdef0123456789abcdef"
 SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
 
 
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches have little time: many tests wait for the end of it."""
+    monkeypatch.setattr(script, "BATCHES", (script.Batches(10, 36, 2), script.Batches(30, 12, 3)))
+
+
 def ask(*probes: Probe, shell: list[str] = SHELLS[0], sudo: bool = False, active: bool = False) -> dict[str, reply.Record]:
     text = build(probes, NONCE, sudo=sudo, active=active)
     done = subprocess.run([*shell, "-c", text], capture_output=True, timeout=60, check=False)
@@ -110,9 +116,8 @@ def test_files_are_read_together_and_stay_apart(shell: list[str], tmp_path: Path
     assert (records["b"].stdout, records["none"].cause, records["z"].stdout) == ("b\n", Cause.MISSING, "z\n")
 
 
-def test_who_hangs_in_a_batch_costs_nobody_else(shell: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_who_hangs_in_a_batch_costs_nobody_else(shell: list[str], tmp_path: Path) -> None:
     """What came to its end before him is kept, and who comes after him is asked again."""
-    monkeypatch.setattr(script, "BATCHES", (script.Batches(10, 24, 1),))
     (tmp_path / "a").write_text("a\n")
     file = f"g {tmp_path}/a"
     records = ask(
@@ -134,9 +139,8 @@ def test_who_floods_a_batch_costs_nobody_else(flood: str, shell: list[str]) -> N
     assert records["bad"].cause or records["bad"].rc
 
 
-def test_nothing_is_left_behind(shell: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_left_behind(shell: list[str], tmp_path: Path) -> None:
     """What ignores a polite signal is not left running on the target."""
-    monkeypatch.setattr(script, "BATCHES", (script.Batches(10, 24, 1),))
     stubborn = tmp_path / "stubborn"
     stubborn.write_text("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n")
     stubborn.chmod(0o755)
