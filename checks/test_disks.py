@@ -18,9 +18,11 @@ from pytest_kvmcheck.facts.mounts import Mount, mount_of
 from pytest_kvmcheck.facts.pool import Pool
 from pytest_kvmcheck.facts.snapshots import parse_snapshots
 from pytest_kvmcheck.views.blocks import (
-    arrays,
+    DIRECTORY_POOLS,
+    array_of,
     block_devices,
     device_of,
+    device_of_volume,
     in_thin_pool,
     lun_of,
     on_thin_lun,
@@ -45,7 +47,7 @@ from pytest_kvmcheck.views.images import (
 )
 from pytest_kvmcheck.views.processes import cgroup_file
 from pytest_kvmcheck.views.storage import dm_maps
-from pytest_kvmcheck.views.system import demand_whole_kernel_log, kernel_log, mounts
+from pytest_kvmcheck.views.system import demand_kernel_log_since, demand_whole_kernel_log, kernel_log, mounts
 from pytest_kvmcheck.views.time import now_s
 
 DAY_S = 86400
@@ -622,8 +624,7 @@ def _internal(host: Host, path: str) -> Iterator[tuple[str, int]]:
         yield item.name, item.created_s
 
 
-#: Pools whose space is what the file system at their target has; and those that are full by design.
-DIRECTORY_POOLS = ("dir", "fs", "netfs")
+#: Pools that are full by design; the space of those that are directories is that of the file system at their target.
 FULL_BY_DESIGN = ("logical", "disk", "iscsi", "iscsi-direct", "scsi", "mpath")
 
 
@@ -875,7 +876,8 @@ def test_partitions_are_aligned(host: Host) -> None:
 
 #: I/O errors in the kernel's log, with the device that they are of.
 IO_ERROR = re.compile(
-    r"(?:I/O error,? (?:on )?dev(?:ice)?|critical (?:medium|target|space allocation|nexus) error, dev) ([\w!.-]+)"
+    r"(?:I/O error,? (?:on )?dev(?:ice)?"
+    r"|(?:critical [a-z ]+|timeout|recoverable transport|protection|device offline) error, dev) ([\w!.-]+)"
 )
 PAUSED, IO_REASON = 3, 5
 
@@ -886,7 +888,7 @@ PAUSED, IO_REASON = 3, 5
     severity=Severity.HIGH,
     reads=(
         *("virsh", "domstats", "domblkerror", "kernel_log", "now", "mdstat"),
-        *("images", "mounts", "block_devices", "dm_maps", "dm_slaves"),
+        *("images", "mounts", "block_devices", "dm_maps", "dm_slaves", "objects", "df"),
     ),
     params={"allowed_policies": (None, "enospace", "stop", "report"), "window_h": 168},
     applies=is_a_disk,
@@ -940,14 +942,17 @@ def _paused_by_an_error(domain: Domain) -> bool:
 
 
 def _errors_on_the_host(host: Host, who: str, disk: Disk, params: Params, findings: Findings) -> None:
-    if disk.type not in ("file", "block"):
+    if disk.type == "volume":
+        device = device_of_volume(host, pool_of(host, disk), disk.source)
+    elif disk.type in ("file", "block"):
+        device = device_of(host, disk.source)
+    else:
         return
-    device = device_of(host, disk.source)
     if not device:
         return
     below = with_all_below(host, device)
     for name in below:
-        if name.startswith("md") and (array := arrays(host).get(name.partition("p")[0])):
+        if array := array_of(host, name):
             findings.fail_if(
                 array.degraded,
                 f"{who} lies on {name}, {array.state} with {array.working} of {array.wanted} members.",
@@ -963,6 +968,7 @@ def _errors_on_the_host(host: Host, who: str, disk: Disk, params: Params, findin
         report = findings.warn if name in paths else findings.fail
         what = f"{name}, a path below it" if name in paths else name
         report(f"{who}: {count} I/O errors of {what} in {params.window_h} hours.")
+    demand_kernel_log_since(host, since)
     demand_whole_kernel_log(host)
 
 
