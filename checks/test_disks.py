@@ -198,13 +198,19 @@ def test_image_format(host: Host, domain: Domain, disk: Disk, params: Params) ->
         note(disk.format)
 
 
+@condition
+def is_cached_by_qemu(disk: Disk) -> str | None:
+    """Hold for disks with a cache mode: libvirt refuses one where another process serves the disk."""
+    return "a disk that another process serves (vhost-user)" if disk.type == "vhostuser" else None
+
+
 @check(
     "KVM-DSK-003",
     title="The cache mode is safe and meets policy",
     severity=Severity.HIGH,
     reads=("virsh", "domain"),
     params={"allowed_modes": ("none", "directsync", "writethrough", "writeback"), "outside_allowed": Choice("warn", "fail")},
-    applies=all_of(is_a_disk, is_writable),
+    applies=all_of(is_a_disk, is_writable, is_cached_by_qemu),
 )
 def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
     """What the guest has flushed survives a crash of the host.
@@ -212,7 +218,7 @@ def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
     What it checks
         cache=unsafe only for guests tagged throw-away; shareable disks use none or directsync; otherwise the mode (writeback
         when none is given) is one of allowed_modes. A mode outside these warns, or fails if outside_allowed says so. rbd disks
-        may use writeback: that cache honours flushes.
+        may use writeback: that cache honours flushes. Of a running guest the mode that it was started with is judged too.
 
     Why it matters
         unsafe ignores flushes: a crash can destroy the file system. writeback keeps data twice in memory.
@@ -229,18 +235,27 @@ def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
         https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
         https://www.qemu.org/docs/master/system/images.html
     """
-    mode = disk.effective_cache
-    shown = mode if disk.cache == mode else f"{mode} (by default)"
     with Findings() as findings:
-        if mode == "unsafe":
-            if "throw-away" not in domain.tags:
-                findings.fail(f"{domain}: disk {disk.target} has cache mode unsafe: flushes of the guest are ignored.")
-        elif disk.shareable:
-            if mode not in DIRECT:
-                findings.fail(f"{domain}: shareable disk {disk.target} has cache mode {shown}, expected none or directsync.")
-        elif mode not in params.allowed_modes and not (disk.protocol == "rbd" and mode == "writeback"):
-            report = findings.fail if params.outside_allowed == "fail" else findings.warn
-            report(f"{domain}: disk {disk.target} has cache mode {shown}, expected {' or '.join(params.allowed_modes)}.")
+        modes = {disk.effective_cache: disk}
+        if domain.running:
+            with findings.part():
+                modes |= {
+                    live.effective_cache: live
+                    for live in domain.live.disks
+                    if live.target == disk.target and live.effective_cache != disk.effective_cache
+                }
+        for mode, item in modes.items():
+            when = "" if item is disk else " now, while it runs"
+            shown = f"{mode if item.cache == mode else f'{mode} (by default)'}{when}"
+            if mode == "unsafe":
+                if "throw-away" not in domain.tags:
+                    findings.fail(f"{domain}: disk {disk.target} has cache mode {shown}: flushes of the guest are ignored.")
+            elif disk.shareable:
+                if mode not in DIRECT:
+                    findings.fail(f"{domain}: shareable disk {disk.target} has cache mode {shown}, expected none or directsync.")
+            elif mode not in params.allowed_modes and not (disk.protocol == "rbd" and mode == "writeback"):
+                report = findings.fail if params.outside_allowed == "fail" else findings.warn
+                report(f"{domain}: disk {disk.target} has cache mode {shown}, expected {' or '.join(params.allowed_modes)}.")
 
 
 @condition
