@@ -32,6 +32,7 @@ from pytest_kvmcheck.views.domains import Domain, answered, domains, storage_poo
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.images import (
     chain_below,
+    demand_images_seen,
     header_of,
     image,
     image_heads,
@@ -1049,6 +1050,7 @@ def _targets_with_data(host: Host, findings: Findings) -> list[str]:
         targets |= {
             mount_of_directory(host, pool.target) for pool, _ in storage_pools(host).values() if pool.type in DIRECTORY_POOLS
         }
+        demand_images_seen(host)
     except EvidenceMissing as missing:
         findings.unknown(missing)
     return sorted(targets)

@@ -88,6 +88,18 @@ def image_heads(host: Host) -> Heads:
     return Heads(magic, headers, internal)
 
 
+def demand_images_seen(host: Host) -> None:
+    """Raise :class:`EvidenceMissing` when there is an image that could not be looked at: on which file system is then unknown."""
+    seen = image_stats(host)
+    for where in ("local", "remote"):
+        key = f"{where}/magic/1"
+        if key not in host.evidence.keyed("images"):
+            continue
+        for path, first in host.evidence.parsed(f"images{KEY_SEPARATOR}{key}", parse_magic).items():
+            if path not in seen and first != "absent":
+                raise EvidenceMissing(Cause.NOT_PERMITTED, f"{path} may not be looked at by this account", "images")
+
+
 def magic_of(host: Host, path: str) -> str:
     """Return the first four bytes of the image at *path* in hexadecimal. Raises :class:`EvidenceMissing`."""
     first = image_heads(host).magic.get(path)
