@@ -18,6 +18,7 @@ from pytest_kvmcheck.facts.pool import Pool
 from pytest_kvmcheck.facts.snapshots import parse_snapshots
 from pytest_kvmcheck.views.blocks import (
     DIRECTORY_POOLS,
+    NETWORK_POOLS,
     array_of,
     block_devices,
     device_of,
@@ -268,7 +269,7 @@ def is_local(disk: Disk) -> str | None:
     "KVM-DSK-004",
     title="The asynchronous I/O mode is consistent with cache and backend",
     severity=Severity.MEDIUM,
-    reads=("virsh", "domain", "images", "mounts"),
+    reads=("virsh", "domain", "images", "mounts", "objects"),
     applies=all_of(is_a_disk, is_local),
 )
 def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
@@ -297,11 +298,21 @@ def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
             findings.fail(f"{domain}: disk {disk.target} has io=native with cache mode {disk.effective_cache}, expected none.")
         if not domain.critical or disk.io in ("native", "io_uring"):
             return
-        if disk.type == "block" or (disk.type == "file" and disk.format == "raw" and _full(host, disk)):
-            where = "a block device" if disk.type == "block" else "a raw file without holes"
+        block = disk.type == "block" or (disk.type == "volume" and _is_block_volume(host, disk))
+        if block or (disk.type == "file" and disk.format == "raw" and _full(host, disk)):
+            where = "a block device" if block else "a raw file without holes"
             findings.fail(
                 f"{domain}: disk {disk.target} on {where} has io={disk.io or 'threads (by default)'}, expected native or io_uring."
             )
+
+
+def _is_block_volume(host: Host, disk: Disk) -> bool:
+    pool = pool_of(host, disk)
+    if pool.type in DIRECTORY_POOLS and pool.type != "netfs" and disk.format == "raw":
+        raise EvidenceMissing(
+            Cause.SKIPPED, f"whether the volume {disk.source} of the pool {disk.pool} has holes is not asked", "images"
+        )
+    return pool.type not in (*DIRECTORY_POOLS, *NETWORK_POOLS)
 
 
 def _full(host: Host, disk: Disk) -> bool:
@@ -556,20 +567,20 @@ def test_backing_chain_is_short(host: Host, domain: Domain, disk: Disk, params: 
         https://libvirt.org/kbase/domainstatecapture.html
         https://libvirt.org/manpages/virsh.html#blockcommit
     """
-    chain = _chain(host, domain, disk)
+    chain = _chain(host, domain, disk, params.max_chain)
     assert len(chain) <= params.max_chain, (
         f"{domain}: disk {disk.target} lies on {len(chain)} backing files, at most {params.max_chain} allowed."
     )
     note(f"{len(chain)} backing files")
 
 
-def _chain(host: Host, domain: Domain, disk: Disk) -> list[str]:
-    """Return the layers below a disk. Only qcow2 and its like have any."""
+def _chain(host: Host, domain: Domain, disk: Disk, enough: int) -> list[str]:
+    """Return the layers below a disk, or more than *enough* of them. Only qcow2 and its like have any."""
     if domain.running:
         live = next((item for item in domain.live.disks if item.target == disk.target), None)
-        if live is not None and live.chain_told:
+        if live is not None and (live.chain_told or len(live.backing) > enough):
             return list(live.backing)
-    if disk.chain_told or disk.format == "raw" or disk.type == "network":
+    if disk.chain_told or len(disk.backing) > enough or disk.format == "raw" or disk.type == "network":
         return list(disk.backing)
     if disk.type not in ("file", "block"):
         raise EvidenceMissing(
@@ -612,9 +623,9 @@ def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
     found = {item.name: item.created_s for item in listed}
     with Findings() as findings:
         for disk in domain.saved.disks:
-            if disk.is_disk and disk.format == "qcow2" and disk.type in ("file", "block"):
+            if disk.is_disk and disk.format == "qcow2" and disk.type in ("file", "block", "volume"):
                 with findings.part():
-                    found = {**dict(_internal(host, disk.source)), **found}
+                    found = {**dict(_internal(host, disk)), **found}
         unlisted = len(found) - len(listed)
         if len(found) > params.max_snapshots:
             extra = f" ({unlisted} within its images, not known to libvirt)" if unlisted else ""
@@ -628,8 +639,11 @@ def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
         note(f"{len(found)} snapshots, the oldest {max(age, 0):.0f} days old")
 
 
-def _internal(host: Host, path: str) -> Iterator[tuple[str, int]]:
-    """Yield names and times of the snapshots within an image. Raises :class:`EvidenceMissing`."""
+def _internal(host: Host, disk: Disk) -> Iterator[tuple[str, int]]:
+    """Yield names and times of the snapshots within the image of a disk. Raises :class:`EvidenceMissing`."""
+    path = disk.source
+    if disk.type == "volume":
+        raise EvidenceMissing(Cause.SKIPPED, f"where the volume {path} of the pool {disk.pool} lies is not asked", "images")
     if magic_of(host, path) != QCOW2:
         return
     heads = image_heads(host)
