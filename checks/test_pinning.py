@@ -128,9 +128,9 @@ def test_pins_stay_in_one_node(host: Host, domain: Domain) -> None:
         https://libvirt.org/formatdomain.html#numa-node-tuning
     """
     xml = domain.saved
-    everything = range(xml.vcpus)
+    everywhere = nodes_of(host, _pins(xml, range(xml.vcpus)))
     if not xml.cells:
-        nodes = nodes_of(host, _pins(xml, everything))
+        nodes = everywhere
         assert len(nodes) <= 1, f"{domain}: its vCPUs are pinned to nodes {format_cpulist(nodes)}, expected one."
         return
     with Findings() as findings:
@@ -139,7 +139,7 @@ def test_pins_stay_in_one_node(host: Host, domain: Domain) -> None:
             if len(nodes) > 1:
                 findings.fail(f"{domain}: cell {cell.id} is pinned to nodes {format_cpulist(nodes)}, expected one.")
             bound = cell.memnode if cell.memnode is not None else xml.numatune_nodeset
-            if bound and nodes and not nodes <= bound:
+            if bound and nodes and (nodes != bound if len(everywhere) > 1 else not nodes <= bound):
                 findings.fail(
                     f"{domain}: cell {cell.id} runs on node {format_cpulist(nodes)}, its memory is on node {format_cpulist(bound)}."
                 )
@@ -637,7 +637,10 @@ def test_vcpu_overcommit(host: Host, params: Params) -> None:
     total = 0
     with Findings() as findings:
         for domain in running_domains(host):
-            if domain.stats.number("state.state") != RUNNING:
+            state = domain.stats.number("state.state")
+            if state is None:
+                raise EvidenceMissing(Cause.MISSING, f"domstats does not tell the state of {domain}", "domstats")
+            if state != RUNNING:
                 continue
             vcpus = domain.stats.number("vcpu.current")
             if vcpus is None:
