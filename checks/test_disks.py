@@ -14,7 +14,6 @@ from pytest_kvmcheck.facts.blkerror import parse_blkerror
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.imagestat import QCOW2
 from pytest_kvmcheck.facts.lvm import parse_lvs
-from pytest_kvmcheck.facts.pool import Pool
 from pytest_kvmcheck.facts.snapshots import parse_snapshots
 from pytest_kvmcheck.views.blocks import (
     DIRECTORY_POOLS,
@@ -26,6 +25,7 @@ from pytest_kvmcheck.views.blocks import (
     in_thin_pool,
     lun_of,
     on_thin_lun,
+    pool_of,
     scsi_disk,
     with_all_below,
 )
@@ -65,14 +65,6 @@ def is_a_disk(disk: Disk) -> str | None:
 def is_writable(disk: Disk) -> str | None:
     """Hold for disks that the guest can write."""
     return "a read-only disk" if disk.readonly else None
-
-
-def pool_of(host: Host, disk: Disk) -> Pool:
-    """Return the storage pool of a disk of type volume. Raises :class:`EvidenceMissing`."""
-    try:
-        return storage_pools(host)[disk.pool][0]
-    except KeyError:
-        raise EvidenceMissing(Cause.MISSING, f"libvirt knows no pool {disk.pool}", "objects") from None
 
 
 #: Types of disks whose data lies on no file system of the host; gluster and sheepdog serve files of their own.

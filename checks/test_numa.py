@@ -804,8 +804,8 @@ def test_devices_are_local(host: Host, domain: Domain) -> None:
         verify: cat /sys/bus/pci/devices/*/numa_node
 
     When not to
-        Where the firmware tells no node (-1), Open vSwitch or DPDK own the cards, or NVMe has multipath of its own, the device is
-        unknown. Images in files are not traced.
+        Where the firmware tells no node (-1), Open vSwitch or DPDK own the cards, NVMe has multipath of its own, or a device is
+        mediated or vDPA, it is unknown. Images in files are not traced.
 
     References
         https://docs.kernel.org/PCI/sysfs-pci.html

@@ -19,6 +19,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_kvmcheck.facts.domain_devices import pci_address
 from pytest_kvmcheck.facts.xmltext import attribute, integer
 
 
@@ -29,7 +30,8 @@ class Disk:
     ``attributes`` are those of ``<driver>``; ``backing`` are the sources below the active image, nearest first, as far as
     the XML tells: ``chain_told`` is False where it does not tell them to the end, an empty ``<backingStore/>`` or a raw image
     (the saved definition of a stopped guest often; libvirt then looks itself at the start); ``iothreads`` are the ids of an
-    iothread mapping; ``secrets`` the UUIDs (or the use) of those that open it.
+    iothread mapping; ``secrets`` the UUIDs (or the use) of those that open it; ``pci`` the address of an NVMe device that QEMU
+    drives itself.
     """
 
     target: str
@@ -55,6 +57,7 @@ class Disk:
     rawio: bool = False
     secrets: tuple[str, ...] = ()
     chain_told: bool = False
+    pci: str = ""
 
     @property
     def is_disk(self) -> bool:
@@ -104,6 +107,7 @@ def read_disk(disk: ET.Element) -> Disk:
         iothreads=tuple(item.get("id", "") for item in disk.findall("driver/iothreads/iothread")),
         rawio=disk.get("rawio") == "yes",
         chain_told=told,
+        pci=pci_address(disk.find("source/address")) if kind == "nvme" else "",
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.blockdev import BlockDevice, ScsiDisk, parse_block_devices, parse_scsi_disks
+from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.mdstat import Array, parse_mdstat
 from pytest_kvmcheck.facts.pool import Pool
 from pytest_kvmcheck.facts.scsi import parse_slaves
+from pytest_kvmcheck.views.domains import storage_pools
 from pytest_kvmcheck.views.host import Host, fact
 from pytest_kvmcheck.views.images import image, mount_at, mount_holding, mount_of_directory
 from pytest_kvmcheck.views.network import device_places
@@ -82,6 +84,14 @@ def device_named(host: Host, source: str) -> str:
 #: Pools that are a directory on a file system, and those of which the kernel has no block device.
 DIRECTORY_POOLS = ("dir", "fs", "netfs")
 NETWORK_POOLS = ("rbd", "gluster", "sheepdog", "iscsi-direct", "vstorage")
+
+
+def pool_of(host: Host, disk: Disk) -> Pool:
+    """Return the storage pool of a disk of type volume. Raises :class:`EvidenceMissing`."""
+    try:
+        return storage_pools(host)[disk.pool][0]
+    except KeyError:
+        raise EvidenceMissing(Cause.MISSING, f"libvirt knows no pool {disk.pool}", "objects") from None
 
 
 def device_of_volume(host: Host, pool: Pool, volume: str) -> str:
