@@ -914,7 +914,7 @@ PAUSED, IO_REASON = 3, 5
     severity=Severity.HIGH,
     reads=(
         *("virsh", "domstats", "domblkerror", "kernel_log", "now", "mdstat"),
-        *("images", "mounts", "block_devices", "dm_maps", "dm_slaves", "objects", "df"),
+        *("images", "mounts", "block_devices", "dm_maps", "dm_slaves", "objects", "df", "domain"),
     ),
     params={"allowed_policies": (None, "enospace", "stop", "report"), "window_h": 168},
     applies=is_a_disk,
@@ -925,7 +925,7 @@ def test_disk_is_without_error(host: Host, domain: Domain, disk: Disk, params: P
     What it checks
         QEMU counts no error of the disk, and the guest is not paused by one. In the last window_h hours the kernel told of no I/O
         error of a device below the image; errors of a single path of a multipath map are a warning. No software RAID below it is
-        degraded. error_policy and rerror_policy are among allowed_policies; ignore never is.
+        degraded. error_policy and rerror_policy, saved and in force, are among allowed_policies; ignore never is.
 
     Why it matters
         A guest that is paused by a full or lost disk looks like a running one to all but its users. With ignore, it goes on with
@@ -946,10 +946,16 @@ def test_disk_is_without_error(host: Host, domain: Domain, disk: Disk, params: P
     who = f"{domain}: disk {disk.target}"
     allowed = " or ".join(str(item or "not set") for item in params.allowed_policies)
     with Findings() as findings:
-        for key in ("error_policy", "rerror_policy"):
-            policy = disk.attributes.get(key)
+        policies = {(key, disk.attributes.get(key)): "" for key in ("error_policy", "rerror_policy")}
+        if domain.running:
+            with findings.part():
+                for live in domain.live.disks:
+                    if live.target == disk.target:
+                        for key in ("error_policy", "rerror_policy"):
+                            policies.setdefault((key, live.attributes.get(key)), " now, while it runs")
+        for (key, policy), when in policies.items():
             if policy == "ignore" or policy not in params.allowed_policies:
-                findings.fail(f"{who} has {key} {policy or 'not set'}, expected {allowed}.")
+                findings.fail(f"{who} has {key} {policy or 'not set'}{when}, expected {allowed}.")
         if domain.running:
             with findings.part():
                 answered(host, "domblkerror")

@@ -15,6 +15,7 @@ from pytest_kvmcheck.views.domains import Domain, domains, running_domains, seco
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.memory import numa_nodes
 from pytest_kvmcheck.views.placement import (
+    definitions,
     irq_affinity,
     irqbalance_banned,
     isolated_cpus,
@@ -470,9 +471,9 @@ def test_emulator_keeps_off_vcpus(host: Host, domain: Domain) -> None:
     """What QEMU does besides running vCPUs does not interrupt them.
 
     What it checks
-        Emulator threads and each iothread are pinned (or follow the vcpu cpuset) to CPUs that no vCPU of the domain is pinned to.
-        On another NUMA node than all vCPUs: a warning. Of a realtime domain they also stay off isolated CPUs that run vCPUs of
-        others.
+        Emulator threads and each iothread are pinned (or follow the vcpu cpuset) to CPUs that no vCPU of the domain is pinned to,
+        in the saved definition and, of a running domain, in the live one. On another NUMA node than all vCPUs: a warning. Of a
+        realtime domain they also stay off isolated CPUs that run vCPUs of others.
 
     Why it matters
         Without pins, device emulation, consoles, migration and disk I/O preempt the very vCPUs that were given CPUs of their own.
@@ -489,29 +490,38 @@ def test_emulator_keeps_off_vcpus(host: Host, domain: Domain) -> None:
         https://libvirt.org/formatdomain.html#cpu-tuning
         https://libvirt.org/kbase/kvm-realtime.html
     """
-    xml = domain.saved
+    with Findings() as findings:
+        seen: list[object] = []
+        for when, xml in definitions(domain):
+            placed = (xml.vcpupins, xml.vcpu_cpuset, xml.emulatorpin, xml.iothreadpins, xml.tuning.iothread_ids)
+            if placed not in seen and own_pins(xml):
+                seen.append(placed)
+                _judge_emulator(host, domain, xml, when, findings)
+
+
+def _judge_emulator(host: Host, domain: Domain, xml: DomainXml, when: str, findings: Findings) -> None:
+    """Judge where the threads of one definition of a domain may run that are no vCPUs."""
     own = frozenset(own_pins(xml).values())
     places = {"its emulator": xml.emulatorpin or xml.vcpu_cpuset}
     for ident in xml.tuning.iothread_ids:
         pins = xml.iothreadpins.get(int(ident)) if ident.isdigit() else None
         places[f"iothread {ident}"] = pins or xml.vcpu_cpuset
-    with Findings() as findings:
-        for what, cpus in places.items():
-            if not cpus:
-                findings.fail(f"{domain}: {what} is not pinned and may run on the CPUs of the vCPUs ({format_cpulist(own)}).")
-            elif cpus & own:
-                findings.fail(
-                    f"{domain}: {what} may run on CPUs {format_cpulist(cpus)}, of which vCPUs have {format_cpulist(cpus & own)}."
-                )
-            elif "realtime" in domain.tags and (foreign := cpus & isolated_cpus(host) & pins_by_cpu(host).keys()):
-                findings.fail(f"{domain}: {what} may run on isolated CPU {format_cpulist(foreign)}, which runs vCPUs too.")
-        home = nodes_of(host, own)
-        for what, cpus in places.items():
-            if cpus and home and not nodes_of(host, cpus) & home:
-                findings.warn(
-                    f"{domain}: {what} runs on node {format_cpulist(nodes_of(host, cpus))},"
-                    f" its vCPUs on node {format_cpulist(home)}."
-                )
+    for what, cpus in places.items():
+        if not cpus:
+            findings.fail(f"{domain}: {what} is not pinned{when} and may run on the CPUs of the vCPUs ({format_cpulist(own)}).")
+        elif cpus & own:
+            findings.fail(
+                f"{domain}: {what} may run on CPUs {format_cpulist(cpus)}{when}, of which vCPUs have {format_cpulist(cpus & own)}."
+            )
+        elif "realtime" in domain.tags and (foreign := cpus & isolated_cpus(host) & pins_by_cpu(host).keys()):
+            findings.fail(f"{domain}: {what} may run on isolated CPU {format_cpulist(foreign)}{when}, which runs vCPUs too.")
+    home = nodes_of(host, own)
+    for what, cpus in places.items():
+        if cpus and home and not nodes_of(host, cpus) & home:
+            findings.warn(
+                f"{domain}: {what} runs on node {format_cpulist(nodes_of(host, cpus))}{when},"
+                f" its vCPUs on node {format_cpulist(home)}."
+            )
 
 
 @condition
@@ -788,7 +798,8 @@ def test_realtime_recipe(domain: Domain) -> None:
 
     What it checks
         vcpusched fifo or rr with a priority on at least one vCPU, and at least one other vCPU without (for housekeeping); the PMU
-        off; no memory balloon; huge pages, locked, not shared; no graphics and no tablet. A USB controller is a warning.
+        off; no memory balloon; huge pages, locked, not shared; no graphics and no tablet. A USB controller is a warning. Of a
+        running domain the live definition is judged too.
 
     Why it matters
         Each missing element adds peaks of latency that show only under load.
@@ -807,7 +818,18 @@ def test_realtime_recipe(domain: Domain) -> None:
         https://libvirt.org/kbase/kvm-realtime.html
         https://docs.openstack.org/nova/latest/admin/real-time.html
     """
-    xml = domain.saved
+    with Findings() as findings:
+        known: set[str] = set()
+        for when, xml in definitions(domain):
+            found = [text for text in _lacks(xml) if text not in known]
+            known.update(found)
+            findings.fail_if(bool(found), f"{domain}{when}: {'; '.join(found)}.")
+            usb = any(item.type == "usb" and item.model != "none" for item in xml.controllers)
+            findings.warn_if(usb, f"{domain}: it has a USB controller{when}, expected model none.")
+
+
+def _lacks(xml: DomainXml) -> list[str]:
+    """Return what of the recipe is missing."""
     realtime = {
         vcpu
         for item in xml.tuning.schedulers
@@ -826,8 +848,4 @@ def test_realtime_recipe(domain: Domain) -> None:
         f"it has graphics ({', '.join(item.type for item in xml.graphics)})": bool(xml.graphics),
         "it has a tablet": any(kind == "tablet" for kind, _ in xml.devices.inputs),
     }
-    usb = [item for item in xml.controllers if item.type == "usb"]
-    with Findings() as findings:
-        found = [text for text, bad in wrong.items() if bad]
-        findings.fail_if(bool(found), f"{domain}: {'; '.join(found)}.")
-        findings.warn_if(any(item.model != "none" for item in usb), f"{domain}: it has a USB controller, expected model none.")
+    return [text for text, bad in wrong.items() if bad]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
@@ -64,6 +64,16 @@ def size(value: int) -> str:
 def next_definition(domain: Domain) -> DomainXml:
     """Return what the domain will be when it is started again; a transient one has nothing but its live definition."""
     return domain.saved if domain.persistent else domain.live
+
+
+def definitions(domain: Domain) -> Iterator[tuple[str, DomainXml]]:
+    """Yield the saved definition, and of a running domain the live one, each with words for messages: when it holds.
+
+    A transient domain has nothing but its live definition.
+    """
+    yield "", next_definition(domain)
+    if domain.running and domain.persistent:
+        yield " now, while it runs", domain.live
 
 
 @fact
