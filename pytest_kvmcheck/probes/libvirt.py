@@ -143,7 +143,7 @@ LIBVIRT: tuple[Probe, ...] = (
             "while IFS=: read -r _ c g; do case $c in ''|*memory*) g=${g%/libvirt/*}; g=${g%/emulator}; g=${g%/vcpu*}\n"
             "  for d in /sys/fs/cgroup$g /sys/fs/cgroup/memory$g; do\n"
             "    for f in memory.events memory.swap.current memory.numa_stat hugetlb.*.numa_stat io.max memory.oom_control; do\n"
-            '      for f in $d/$f; do [ -r "$f" ] && set -- "$@" "$f"; done\n'
+            '      for f in "$d"/$f; do [ -r "$f" ] && set -- "$@" "$f"; done\n'
             "    done\n"
             "  done ;; esac; done </proc/$p/cgroup"
         )
