@@ -93,8 +93,9 @@ def test_disk_is_on_fast_storage(host: Host, domain: Domain, disk: Disk, params:
         Each file system and each server in between adds latency, and is one more thing that fails.
 
     How to fix
-        now: virsh blockcopy $DOM TARGET --dest /dev/VG/LV --blockdev --pivot --wait
-        after a reboot: virsh edit $DOM: <disk type='block'><source dev='/dev/VG/LV'/>
+        now: virsh blockcopy $DOM TARGET --dest /dev/VG/LV --blockdev --format raw --transient-job --wait --pivot
+            (persistent domains need --transient-job: the copy does not outlive the guest)
+        after a reboot: virsh edit $DOM: <disk type='block'>, <driver name='qemu' type='raw'/> and <source dev='/dev/VG/LV'/>
         roll back: blockcopy to a file again
         verify: virsh domblklist --details $DOM
 
