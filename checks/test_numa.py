@@ -73,7 +73,9 @@ def test_node_has_memory(host: Host, numa_node: NumaNode, params: Params) -> Non
         assert params.allow_cpuless or not numa_node.has_memory, f"{host}: node {numa_node.id} has memory but no CPU."
         note("memory without CPUs")
         return
-    assert numa_node.has_memory, f"{host}: node {numa_node.id} has CPUs {format_cpulist(numa_node.cpus)} but no memory."
+    assert numa_node.has_memory and numa_node.memory_bytes, (
+        f"{host}: node {numa_node.id} has CPUs {format_cpulist(numa_node.cpus)} but no memory."
+    )
     largest = max((node for node in numa_nodes(host) if node.cpus), key=lambda node: node.memory_bytes)
     ratio = largest.memory_bytes / numa_node.memory_bytes
     assert ratio <= params.max_imbalance, (

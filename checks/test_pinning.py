@@ -772,7 +772,7 @@ def test_cpu_model_is_no_default(domain: Domain, params: Params) -> None:
         raise AssertionError(f"{domain}: CPU mode {mode or '(none)'} on {arch}, expected host-passthrough or maximum.")
     if mode == "host-model":
         return
-    if not mode:
+    if not mode or not model:
         if arch in ("s390x", "ppc64", "ppc64le") and xml.type == "kvm":
             note(f"no <cpu>: on {arch} KVM takes the host's")
             return

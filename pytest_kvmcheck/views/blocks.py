@@ -7,6 +7,7 @@ from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.blockdev import BlockDevice, ScsiDisk, parse_block_devices, parse_scsi_disks
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.mdstat import Array, parse_mdstat
+from pytest_kvmcheck.facts.mounts import Mount
 from pytest_kvmcheck.facts.pool import Pool
 from pytest_kvmcheck.facts.scsi import parse_slaves
 from pytest_kvmcheck.views.domains import storage_pools
@@ -64,7 +65,13 @@ def device_of(host: Host, path: str) -> str:
     stat = image(host, path)
     if stat.block_device:
         return device_by_number(host, stat.device)
-    return device_named(host, mount_holding(host, path).source)
+    return _device_of_mount(host, mount_holding(host, path))
+
+
+def _device_of_mount(host: Host, mount: Mount) -> str:
+    if mount.type == "zfs":
+        raise EvidenceMissing(Cause.SKIPPED, f"which devices are below the ZFS pool of {mount.source} is not asked", "mounts")
+    return device_named(host, mount.source)
 
 
 def device_named(host: Host, source: str) -> str:
@@ -103,7 +110,7 @@ def device_of_volume(host: Host, pool: Pool, volume: str) -> str:
         return ""
     if pool.type in DIRECTORY_POOLS:
         mount = mount_at(host, mount_of_directory(host, pool.target))
-        return device_named(host, mount.source) if mount else ""
+        return _device_of_mount(host, mount) if mount else ""
     if pool.type == "logical":
         return device_named(host, f"{pool.target}/{volume}")
     raise EvidenceMissing(Cause.SKIPPED, f"where the volume {volume} of the pool {pool.name} lies is not asked", "objects")
