@@ -906,6 +906,8 @@ IO_ERROR = re.compile(
     r"(?:I/O error,? (?:on )?dev(?:ice)?"
     r"|(?:critical [a-z ]+|timeout|recoverable transport|protection|device offline) error, dev) ([\w!.-]+)"
 )
+#: The kernel names the path (nvme0c1n1) in errors of a namespace (nvme0n1) that another path could not mend.
+NVME_PATH = re.compile(r"^(nvme\d{1,5})c\d{1,5}(n\d{1,5})$", re.ASCII)
 PAUSED, IO_REASON = 3, 5
 
 
@@ -992,9 +994,9 @@ def _errors_on_the_host(host: Host, who: str, disk: Disk, params: Params, findin
             )
     since = now_s(host) - params.window_h * 3600
     errors = Counter(
-        match[1]
+        name
         for item in kernel_log(host)
-        if item.time_s >= since and (match := IO_ERROR.search(item.text)) and match[1] in below
+        if item.time_s >= since and (match := IO_ERROR.search(item.text)) and (name := NVME_PATH.sub(r"\1\2", match[1])) in below
     )
     paths = {path for item in dm_maps(host) if item.multipath for path in item.slaves}
     for name, count in sorted(errors.items()):
