@@ -806,7 +806,7 @@ def test_devices_are_local(host: Host, domain: Domain) -> None:
         verify: cat /sys/bus/pci/devices/*/numa_node
 
     When not to
-        Where the firmware tells no node (-1), Open vSwitch or DPDK own the cards, NVMe has multipath of its own, or a device is
+        Where the firmware tells no node (-1), Open vSwitch or DPDK own the cards, NVMe comes over a network, or a device is
         mediated or vDPA, it is unknown. Images in files are not traced.
 
     References

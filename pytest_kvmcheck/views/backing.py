@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.facts.domain import DomainXml
@@ -95,7 +96,7 @@ def _behind_disk(host: Host, disk: Disk) -> Iterator[Served]:
         if name in seen:
             continue
         seen.add(name)
-        lower = slaves(host).get(name, ())
+        lower = slaves(host).get(name, ()) or _nvme_paths(name, names)
         waiting += lower
         if lower:
             continue
@@ -106,6 +107,18 @@ def _behind_disk(host: Host, disk: Disk) -> Iterator[Served]:
             yield disk.target, EvidenceMissing(Cause.MISSING, f"what is below {name} cannot be seen", "device_places")
         elif found := pci_of(host, "block", name):
             yield f"{name} behind {disk.target}", found
+
+
+def _nvme_paths(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the hidden paths (nvme0c1n1) of an NVMe namespace (nvme0n1) that the kernel does multipath for.
+
+    >>> _nvme_paths("nvme0n1", ["nvme0n1", "nvme0c0n1", "nvme0c1n1", "nvme0c0n12"])
+    ('nvme0c0n1', 'nvme0c1n1')
+    """
+    whole = re.fullmatch(r"(nvme\d{1,5})(n\d{1,5})(?:p\d{1,3})?", name, re.ASCII)
+    if not whole:
+        return ()
+    return tuple(path for path in names if re.fullmatch(rf"{whole[1]}c\d{{1,5}}{whole[2]}", path, re.ASCII))
 
 
 def _kernel_name(host: Host, path: str) -> str:
