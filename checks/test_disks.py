@@ -579,7 +579,7 @@ def _chain(host: Host, domain: Domain, disk: Disk, enough: int) -> list[str]:
         raise EvidenceMissing(
             Cause.SKIPPED, f"the chain of {disk.target}, a disk of type {disk.type}, is not told while it is off", "domain"
         )
-    return chain_below(host, disk.source)
+    return chain_below(host, disk.source, enough)
 
 
 @check(

@@ -120,16 +120,22 @@ def header_of(host: Host, path: str) -> Qcow2Header:
     return found
 
 
-def chain_below(host: Host, path: str) -> list[str]:
+def chain_below(host: Host, path: str, enough: int) -> list[str]:
     """Return the layers below the image at *path*, nearest first, as the headers of the images tell.
 
-    Raises :class:`EvidenceMissing` when a layer cannot be read; a raw image is the last layer.
+    Raises :class:`EvidenceMissing` when a layer cannot be read, unless more than *enough* are known by then (the probe does not
+    follow a chain for ever); a raw image is the last layer.
     """
     chain: list[str] = []
     while len(chain) < 1000:
-        if magic_of(host, path) != QCOW2:
-            return chain
-        below = header_of(host, path).backing
+        try:
+            if magic_of(host, path) != QCOW2:
+                return chain
+            below = header_of(host, path).backing
+        except EvidenceMissing:
+            if len(chain) > enough:
+                return chain
+            raise
         if not below:
             return chain
         path = below if below.startswith("/") else f"{path.rpartition('/')[0]}/{below}"
