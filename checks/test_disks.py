@@ -618,7 +618,7 @@ def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
         for disk in domain.saved.disks:
             if disk.is_disk and disk.format == "qcow2" and disk.type in ("file", "block", "volume"):
                 with findings.part():
-                    found = {**dict(_internal(host, disk)), **found}
+                    found = {**dict(_internal(host, disk, params.max_snapshots, findings)), **found}
         unlisted = len(found) - len(listed)
         if len(found) > params.max_snapshots:
             extra = f" ({unlisted} within its images, not known to libvirt)" if unlisted else ""
@@ -632,17 +632,21 @@ def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
         note(f"{len(found)} snapshots, the oldest {max(age, 0):.0f} days old")
 
 
-def _internal(host: Host, disk: Disk) -> Iterator[tuple[str, int]]:
-    """Yield names and times of the snapshots within the image of a disk. Raises :class:`EvidenceMissing`."""
+def _internal(host: Host, disk: Disk, most: int, findings: Findings) -> Iterator[tuple[str, int]]:
+    """Yield names and times of the snapshots within the image of a disk. Raises :class:`EvidenceMissing`.
+
+    The header tells how many there are: more than *most* are a failure even where the table is too long to be read.
+    """
     path = disk.source
     if disk.type == "volume":
         raise EvidenceMissing(Cause.SKIPPED, f"where the volume {path} of the pool {disk.pool} lies is not asked", "images")
     if magic_of(host, path) != QCOW2:
         return
-    heads = image_heads(host)
-    if header_of(host, path).snapshots and path not in heads.internal:
-        raise EvidenceMissing(Cause.MISSING, f"the table of snapshots of {path} could not be read", "images")
-    for item in heads.internal.get(path, ()):
+    count, table = header_of(host, path).snapshots, image_heads(host).internal.get(path)
+    if isinstance(table, EvidenceMissing) or (count and table is None):
+        findings.fail_if(count > most, f"{path} holds {count} snapshots, at most {most} allowed.")
+        raise table or EvidenceMissing(Cause.MISSING, f"the table of snapshots of {path} could not be read", "images")
+    for item in table or ():
         yield item.name, item.created_s
 
 

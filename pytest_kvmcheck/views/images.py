@@ -56,7 +56,7 @@ class Heads:
 
     magic: Mapping[str, str]
     headers: Mapping[str, Qcow2Header]
-    internal: Mapping[str, tuple[Internal, ...]]
+    internal: Mapping[str, tuple[Internal, ...] | EvidenceMissing]
 
 
 @fact
@@ -65,7 +65,7 @@ def image_heads(host: Host) -> Heads:
     answered(host, "images")
     magic: dict[str, str] = {}
     headers: dict[str, Qcow2Header] = {}
-    internal: dict[str, tuple[Internal, ...]] = {}
+    internal: dict[str, tuple[Internal, ...] | EvidenceMissing] = {}
     keys = host.evidence.keyed("images")
     for key in keys:
         where, _, level = key.partition("/magic/")
@@ -84,7 +84,13 @@ def image_heads(host: Host) -> Heads:
             headers[path] = header
             if header.snapshots and f"{where}/snapshots/{level}/{number}" in keys:
                 table = f"{place}/snapshots/{level}/{number}"
-                internal[path] = parsing(table, partial(parse_snapshot_table, count=header.snapshots), host.evidence.text(table))
+                # One table that is longer than what is read, or damaged by its guest, keeps nothing from the other images.
+                try:
+                    internal[path] = parsing(
+                        table, partial(parse_snapshot_table, count=header.snapshots), host.evidence.text(table)
+                    )
+                except EvidenceMissing as missing:
+                    internal[path] = missing
     return Heads(magic, headers, internal)
 
 
