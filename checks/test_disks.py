@@ -14,16 +14,18 @@ from pytest_kvmcheck.facts.blkerror import parse_blkerror
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.imagestat import QCOW2
 from pytest_kvmcheck.facts.lvm import parse_lvs
-from pytest_kvmcheck.facts.mounts import Mount, mount_of
-from pytest_kvmcheck.facts.pool import Pool
 from pytest_kvmcheck.facts.snapshots import parse_snapshots
 from pytest_kvmcheck.views.blocks import (
-    arrays,
+    DIRECTORY_POOLS,
+    NETWORK_POOLS,
+    array_of,
     block_devices,
     device_of,
+    device_of_volume,
     in_thin_pool,
     lun_of,
     on_thin_lun,
+    pool_of,
     scsi_disk,
     with_all_below,
 )
@@ -31,6 +33,7 @@ from pytest_kvmcheck.views.domains import Domain, answered, domains, storage_poo
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.images import (
     chain_below,
+    demand_images_seen,
     header_of,
     image,
     image_heads,
@@ -45,7 +48,7 @@ from pytest_kvmcheck.views.images import (
 )
 from pytest_kvmcheck.views.processes import cgroup_file
 from pytest_kvmcheck.views.storage import dm_maps
-from pytest_kvmcheck.views.system import demand_whole_kernel_log, kernel_log, mounts
+from pytest_kvmcheck.views.system import demand_kernel_log_since, demand_whole_kernel_log, kernel_log
 from pytest_kvmcheck.views.time import now_s
 
 DAY_S = 86400
@@ -62,14 +65,6 @@ def is_a_disk(disk: Disk) -> str | None:
 def is_writable(disk: Disk) -> str | None:
     """Hold for disks that the guest can write."""
     return "a read-only disk" if disk.readonly else None
-
-
-def pool_of(host: Host, disk: Disk) -> Pool:
-    """Return the storage pool of a disk of type volume. Raises :class:`EvidenceMissing`."""
-    try:
-        return storage_pools(host)[disk.pool][0]
-    except KeyError:
-        raise EvidenceMissing(Cause.MISSING, f"libvirt knows no pool {disk.pool}", "objects") from None
 
 
 #: Types of disks whose data lies on no file system of the host; gluster and sheepdog serve files of their own.
@@ -98,8 +93,9 @@ def test_disk_is_on_fast_storage(host: Host, domain: Domain, disk: Disk, params:
         Each file system and each server in between adds latency, and is one more thing that fails.
 
     How to fix
-        now: virsh blockcopy $DOM TARGET --dest /dev/VG/LV --blockdev --pivot --wait
-        after a reboot: virsh edit $DOM: <disk type='block'><source dev='/dev/VG/LV'/>
+        now: virsh blockcopy $DOM TARGET --dest /dev/VG/LV --blockdev --format raw --transient-job --wait --pivot
+            (persistent domains need --transient-job: the copy does not outlive the guest)
+        after a reboot: virsh edit $DOM: <disk type='block'>, <driver name='qemu' type='raw'/> and <source dev='/dev/VG/LV'/>
         roll back: blockcopy to a file again
         verify: virsh domblklist --details $DOM
 
@@ -196,13 +192,19 @@ def test_image_format(host: Host, domain: Domain, disk: Disk, params: Params) ->
         note(disk.format)
 
 
+@condition
+def is_cached_by_qemu(disk: Disk) -> str | None:
+    """Hold for disks with a cache mode: libvirt refuses one where another process serves the disk."""
+    return "a disk that another process serves (vhost-user)" if disk.type == "vhostuser" else None
+
+
 @check(
     "KVM-DSK-003",
     title="The cache mode is safe and meets policy",
     severity=Severity.HIGH,
     reads=("virsh", "domain"),
     params={"allowed_modes": ("none", "directsync", "writethrough", "writeback"), "outside_allowed": Choice("warn", "fail")},
-    applies=all_of(is_a_disk, is_writable),
+    applies=all_of(is_a_disk, is_writable, is_cached_by_qemu),
 )
 def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
     """What the guest has flushed survives a crash of the host.
@@ -210,7 +212,7 @@ def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
     What it checks
         cache=unsafe only for guests tagged throw-away; shareable disks use none or directsync; otherwise the mode (writeback
         when none is given) is one of allowed_modes. A mode outside these warns, or fails if outside_allowed says so. rbd disks
-        may use writeback: that cache honours flushes.
+        may use writeback: that cache honours flushes. Of a running guest the mode that it was started with is judged too.
 
     Why it matters
         unsafe ignores flushes: a crash can destroy the file system. writeback keeps data twice in memory.
@@ -227,18 +229,27 @@ def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
         https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
         https://www.qemu.org/docs/master/system/images.html
     """
-    mode = disk.effective_cache
-    shown = mode if disk.cache == mode else f"{mode} (by default)"
     with Findings() as findings:
-        if mode == "unsafe":
-            if "throw-away" not in domain.tags:
-                findings.fail(f"{domain}: disk {disk.target} has cache mode unsafe: flushes of the guest are ignored.")
-        elif disk.shareable:
-            if mode not in DIRECT:
-                findings.fail(f"{domain}: shareable disk {disk.target} has cache mode {shown}, expected none or directsync.")
-        elif mode not in params.allowed_modes and not (disk.protocol == "rbd" and mode == "writeback"):
-            report = findings.fail if params.outside_allowed == "fail" else findings.warn
-            report(f"{domain}: disk {disk.target} has cache mode {shown}, expected {' or '.join(params.allowed_modes)}.")
+        modes = {disk.effective_cache: disk}
+        if domain.running:
+            with findings.part():
+                modes |= {
+                    live.effective_cache: live
+                    for live in domain.live.disks
+                    if live.target == disk.target and live.effective_cache != disk.effective_cache
+                }
+        for mode, item in modes.items():
+            when = "" if item is disk else " now, while it runs"
+            shown = f"{mode if item.cache == mode else f'{mode} (by default)'}{when}"
+            if mode == "unsafe":
+                if "throw-away" not in domain.tags:
+                    findings.fail(f"{domain}: disk {disk.target} has cache mode {shown}: flushes of the guest are ignored.")
+            elif disk.shareable:
+                if mode not in DIRECT:
+                    findings.fail(f"{domain}: shareable disk {disk.target} has cache mode {shown}, expected none or directsync.")
+            elif mode not in params.allowed_modes and not (disk.protocol == "rbd" and mode == "writeback"):
+                report = findings.fail if params.outside_allowed == "fail" else findings.warn
+                report(f"{domain}: disk {disk.target} has cache mode {shown}, expected {' or '.join(params.allowed_modes)}.")
 
 
 @condition
@@ -251,7 +262,7 @@ def is_local(disk: Disk) -> str | None:
     "KVM-DSK-004",
     title="The asynchronous I/O mode is consistent with cache and backend",
     severity=Severity.MEDIUM,
-    reads=("virsh", "domain", "images", "mounts"),
+    reads=("virsh", "domain", "images", "mounts", "objects"),
     applies=all_of(is_a_disk, is_local),
 )
 def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
@@ -280,11 +291,21 @@ def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
             findings.fail(f"{domain}: disk {disk.target} has io=native with cache mode {disk.effective_cache}, expected none.")
         if not domain.critical or disk.io in ("native", "io_uring"):
             return
-        if disk.type == "block" or (disk.type == "file" and disk.format == "raw" and _full(host, disk)):
-            where = "a block device" if disk.type == "block" else "a raw file without holes"
+        block = disk.type == "block" or (disk.type == "volume" and _is_block_volume(host, disk))
+        if block or (disk.type == "file" and disk.format == "raw" and _full(host, disk)):
+            where = "a block device" if block else "a raw file without holes"
             findings.fail(
                 f"{domain}: disk {disk.target} on {where} has io={disk.io or 'threads (by default)'}, expected native or io_uring."
             )
+
+
+def _is_block_volume(host: Host, disk: Disk) -> bool:
+    pool = pool_of(host, disk)
+    if pool.type in DIRECTORY_POOLS and pool.type != "netfs" and disk.format == "raw":
+        raise EvidenceMissing(
+            Cause.SKIPPED, f"whether the volume {disk.source} of the pool {disk.pool} has holes is not asked", "images"
+        )
+    return pool.type not in (*DIRECTORY_POOLS, *NETWORK_POOLS)
 
 
 def _full(host: Host, disk: Disk) -> bool:
@@ -539,26 +560,26 @@ def test_backing_chain_is_short(host: Host, domain: Domain, disk: Disk, params: 
         https://libvirt.org/kbase/domainstatecapture.html
         https://libvirt.org/manpages/virsh.html#blockcommit
     """
-    chain = _chain(host, domain, disk)
+    chain = _chain(host, domain, disk, params.max_chain)
     assert len(chain) <= params.max_chain, (
         f"{domain}: disk {disk.target} lies on {len(chain)} backing files, at most {params.max_chain} allowed."
     )
     note(f"{len(chain)} backing files")
 
 
-def _chain(host: Host, domain: Domain, disk: Disk) -> list[str]:
-    """Return the layers below a disk. Only qcow2 and its like have any."""
+def _chain(host: Host, domain: Domain, disk: Disk, enough: int) -> list[str]:
+    """Return the layers below a disk, or more than *enough* of them. Only qcow2 and its like have any."""
     if domain.running:
         live = next((item for item in domain.live.disks if item.target == disk.target), None)
-        if live is not None and live.chain_told:
+        if live is not None and (live.chain_told or len(live.backing) > enough):
             return list(live.backing)
-    if disk.chain_told or disk.format == "raw" or disk.type == "network":
+    if disk.chain_told or len(disk.backing) > enough or disk.format == "raw" or disk.type == "network":
         return list(disk.backing)
     if disk.type not in ("file", "block"):
         raise EvidenceMissing(
             Cause.SKIPPED, f"the chain of {disk.target}, a disk of type {disk.type}, is not told while it is off", "domain"
         )
-    return chain_below(host, disk.source)
+    return chain_below(host, disk.source, enough)
 
 
 @check(
@@ -595,9 +616,9 @@ def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
     found = {item.name: item.created_s for item in listed}
     with Findings() as findings:
         for disk in domain.saved.disks:
-            if disk.is_disk and disk.format == "qcow2" and disk.type in ("file", "block"):
+            if disk.is_disk and disk.format == "qcow2" and disk.type in ("file", "block", "volume"):
                 with findings.part():
-                    found = {**dict(_internal(host, disk.source)), **found}
+                    found = {**dict(_internal(host, disk, params.max_snapshots, findings)), **found}
         unlisted = len(found) - len(listed)
         if len(found) > params.max_snapshots:
             extra = f" ({unlisted} within its images, not known to libvirt)" if unlisted else ""
@@ -611,19 +632,25 @@ def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
         note(f"{len(found)} snapshots, the oldest {max(age, 0):.0f} days old")
 
 
-def _internal(host: Host, path: str) -> Iterator[tuple[str, int]]:
-    """Yield names and times of the snapshots within an image. Raises :class:`EvidenceMissing`."""
+def _internal(host: Host, disk: Disk, most: int, findings: Findings) -> Iterator[tuple[str, int]]:
+    """Yield names and times of the snapshots within the image of a disk. Raises :class:`EvidenceMissing`.
+
+    The header tells how many there are: more than *most* are a failure even where the table is too long to be read.
+    """
+    path = disk.source
+    if disk.type == "volume":
+        raise EvidenceMissing(Cause.SKIPPED, f"where the volume {path} of the pool {disk.pool} lies is not asked", "images")
     if magic_of(host, path) != QCOW2:
         return
-    heads = image_heads(host)
-    if header_of(host, path).snapshots and path not in heads.internal:
-        raise EvidenceMissing(Cause.MISSING, f"the table of snapshots of {path} could not be read", "images")
-    for item in heads.internal.get(path, ()):
+    count, table = header_of(host, path).snapshots, image_heads(host).internal.get(path)
+    if isinstance(table, EvidenceMissing) or (count and table is None):
+        findings.fail_if(count > most, f"{path} holds {count} snapshots, at most {most} allowed.")
+        raise table or EvidenceMissing(Cause.MISSING, f"the table of snapshots of {path} could not be read", "images")
+    for item in table or ():
         yield item.name, item.created_s
 
 
-#: Pools whose space is what the file system at their target has; and those that are full by design.
-DIRECTORY_POOLS = ("dir", "fs", "netfs")
+#: Pools that are full by design; the space of those that are directories is that of the file system at their target.
 FULL_BY_DESIGN = ("logical", "disk", "iscsi", "iscsi-direct", "scsi", "mpath")
 
 
@@ -678,7 +705,7 @@ def test_space_for_images(host: Host, params: Params) -> None:
             if not info.active:
                 continue
             if pool.type in DIRECTORY_POOLS:
-                targets.setdefault(_mount_of(host, pool.target).target, f"pool {name}")
+                targets.setdefault(mount_of_directory(host, pool.target), f"pool {name}")
             elif pool.type not in FULL_BY_DESIGN:
                 _judge_space(
                     findings, params, f"{host}: pool {name}", pool.capacity_bytes - pool.available_bytes, pool.capacity_bytes
@@ -698,10 +725,12 @@ def test_space_for_images(host: Host, params: Params) -> None:
             if ratio > params.max_oversub:
                 report = findings.fail if params.oversub_level == "fail" else findings.warn
                 report(f"{who}: its disks may grow to {ratio:.1f} times its size, at most {params.max_oversub} allowed.")
-        if any(item.uuid.endswith("-tpool") for item in dm_maps(host)):
+        thin_pools = {item.name for item in dm_maps(host) if item.uuid.endswith("-tpool")}
+        if thin_pools:
             answered_lvm(host)
             for volume in host.evidence.parsed(f"lvm{KEY_SEPARATOR}lvs", parse_lvs):
                 if volume.segtype == "thin-pool" and volume.active:
+                    thin_pools.discard("-".join(part.replace("-", "--") for part in volume.name.split("/")) + "-tpool")
                     for kind, percent in (("data", volume.data_percent), ("metadata", volume.metadata_percent)):
                         if percent is None:
                             raise EvidenceMissing(Cause.MISSING, f"lvs does not tell how full {kind} of {volume.name} is", "lvm")
@@ -710,18 +739,13 @@ def test_space_for_images(host: Host, params: Params) -> None:
                             findings.fail(
                                 f"{host}: {kind} of thin pool {volume.name} {percent:.0f} % full, expected below {limit} %."
                             )
+        for name in sorted(thin_pools):  # a filter or the devices file of LVM hides it
+            findings.unknown(EvidenceMissing(Cause.MISSING, f"lvs does not show the thin pool {name}", "lvm"))
 
 
 def answered_lvm(host: Host) -> None:
     """Raise :class:`EvidenceMissing` when LVM was not asked."""
     host.evidence.text("lvm")
-
-
-def _mount_of(host: Host, path: str) -> Mount:
-    found = mount_of(path, mounts(host))
-    if found is None:
-        raise EvidenceMissing(Cause.MISSING, f"nothing in /proc/mounts holds {path}", "mounts")
-    return found
 
 
 def _judge_space(findings: Findings, params: Params, who: str, used: int, total: int) -> None:
@@ -741,6 +765,12 @@ def _wanted_by_mount(host: Host, findings: Findings) -> dict[str, int]:
     seen: set[str] = set()
     for domain in domains(host):
         for disk in domain.saved.disks:
+            if disk.type == "volume" and disk.is_disk and (volume := f"{disk.pool}/{disk.source}") not in seen:
+                seen.add(volume)
+                with findings.part():
+                    pool = pool_of(host, disk)
+                    if pool.type in DIRECTORY_POOLS:
+                        wanted[mount_of_directory(host, pool.target)] += capacity(host, domain, disk)
             if disk.type == "file" and disk.is_disk and disk.source and disk.source not in seen:
                 seen.add(disk.source)
                 if image_heads(host).magic.get(disk.source) == "absent":
@@ -756,6 +786,8 @@ def capacity(host: Host, domain: Domain, disk: Disk) -> int:
         told = domain.stats.blocks.get(disk.target, {}).get("capacity", "")
         if told.isdigit():
             return int(told)
+    if disk.type == "volume":
+        raise EvidenceMissing(Cause.SKIPPED, f"the size of the volume {disk.source} of a guest that is off is not asked", "images")
     if disk.format == "raw":
         return image(host, disk.source).size_bytes
     if magic_of(host, disk.source) == QCOW2:
@@ -875,8 +907,11 @@ def test_partitions_are_aligned(host: Host) -> None:
 
 #: I/O errors in the kernel's log, with the device that they are of.
 IO_ERROR = re.compile(
-    r"(?:I/O error,? (?:on )?dev(?:ice)?|critical (?:medium|target|space allocation|nexus) error, dev) ([\w!.-]+)"
+    r"(?:I/O error,? (?:on )?dev(?:ice)?"
+    r"|(?:critical [a-z ]+|timeout|recoverable transport|protection|device offline) error, dev) ([\w!.-]+)"
 )
+#: The kernel names the path (nvme0c1n1) in errors of a namespace (nvme0n1) that another path could not mend.
+NVME_PATH = re.compile(r"^(nvme\d{1,5})c\d{1,5}(n\d{1,5})$", re.ASCII)
 PAUSED, IO_REASON = 3, 5
 
 
@@ -886,7 +921,7 @@ PAUSED, IO_REASON = 3, 5
     severity=Severity.HIGH,
     reads=(
         *("virsh", "domstats", "domblkerror", "kernel_log", "now", "mdstat"),
-        *("images", "mounts", "block_devices", "dm_maps", "dm_slaves"),
+        *("images", "mounts", "block_devices", "dm_maps", "dm_slaves", "objects", "df", "domain"),
     ),
     params={"allowed_policies": (None, "enospace", "stop", "report"), "window_h": 168},
     applies=is_a_disk,
@@ -897,7 +932,7 @@ def test_disk_is_without_error(host: Host, domain: Domain, disk: Disk, params: P
     What it checks
         QEMU counts no error of the disk, and the guest is not paused by one. In the last window_h hours the kernel told of no I/O
         error of a device below the image; errors of a single path of a multipath map are a warning. No software RAID below it is
-        degraded. error_policy and rerror_policy are among allowed_policies; ignore never is.
+        degraded. error_policy and rerror_policy, saved and in force, are among allowed_policies; ignore never is.
 
     Why it matters
         A guest that is paused by a full or lost disk looks like a running one to all but its users. With ignore, it goes on with
@@ -918,10 +953,16 @@ def test_disk_is_without_error(host: Host, domain: Domain, disk: Disk, params: P
     who = f"{domain}: disk {disk.target}"
     allowed = " or ".join(str(item or "not set") for item in params.allowed_policies)
     with Findings() as findings:
-        for key in ("error_policy", "rerror_policy"):
-            policy = disk.attributes.get(key)
+        policies = {(key, disk.attributes.get(key)): "" for key in ("error_policy", "rerror_policy")}
+        if domain.running:
+            with findings.part():
+                for live in domain.live.disks:
+                    if live.target == disk.target:
+                        for key in ("error_policy", "rerror_policy"):
+                            policies.setdefault((key, live.attributes.get(key)), " now, while it runs")
+        for (key, policy), when in policies.items():
             if policy == "ignore" or policy not in params.allowed_policies:
-                findings.fail(f"{who} has {key} {policy or 'not set'}, expected {allowed}.")
+                findings.fail(f"{who} has {key} {policy or 'not set'}{when}, expected {allowed}.")
         if domain.running:
             with findings.part():
                 answered(host, "domblkerror")
@@ -940,29 +981,33 @@ def _paused_by_an_error(domain: Domain) -> bool:
 
 
 def _errors_on_the_host(host: Host, who: str, disk: Disk, params: Params, findings: Findings) -> None:
-    if disk.type not in ("file", "block"):
+    if disk.type == "volume":
+        device = device_of_volume(host, pool_of(host, disk), disk.source)
+    elif disk.type in ("file", "block"):
+        device = device_of(host, disk.source)
+    else:
         return
-    device = device_of(host, disk.source)
     if not device:
         return
     below = with_all_below(host, device)
     for name in below:
-        if name.startswith("md") and (array := arrays(host).get(name.partition("p")[0])):
+        if array := array_of(host, name):
             findings.fail_if(
                 array.degraded,
                 f"{who} lies on {name}, {array.state} with {array.working} of {array.wanted} members.",
             )
     since = now_s(host) - params.window_h * 3600
     errors = Counter(
-        match[1]
+        name
         for item in kernel_log(host)
-        if item.time_s >= since and (match := IO_ERROR.search(item.text)) and match[1] in below
+        if item.time_s >= since and (match := IO_ERROR.search(item.text)) and (name := NVME_PATH.sub(r"\1\2", match[1])) in below
     )
     paths = {path for item in dm_maps(host) if item.multipath for path in item.slaves}
     for name, count in sorted(errors.items()):
         report = findings.warn if name in paths else findings.fail
         what = f"{name}, a path below it" if name in paths else name
         report(f"{who}: {count} I/O errors of {what} in {params.window_h} hours.")
+    demand_kernel_log_since(host, since)
     demand_whole_kernel_log(host)
 
 
@@ -1021,7 +1066,10 @@ def _targets_with_data(host: Host, findings: Findings) -> list[str]:
     targets = {mount_of_directory(host, STATE)}
     try:
         targets |= {mount_holding(host, path).target for path, stat in image_stats(host).items() if not stat.block_device}
-        targets |= {_mount_of(host, pool.target).target for pool, _ in storage_pools(host).values() if pool.type in DIRECTORY_POOLS}
+        targets |= {
+            mount_of_directory(host, pool.target) for pool, _ in storage_pools(host).values() if pool.type in DIRECTORY_POOLS
+        }
+        demand_images_seen(host)
     except EvidenceMissing as missing:
         findings.unknown(missing)
     return sorted(targets)

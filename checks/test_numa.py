@@ -10,10 +10,10 @@ from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
 from pytest_kvmcheck.facts.cpulist import format_cpulist
-from pytest_kvmcheck.facts.domain import DomainXml
+from pytest_kvmcheck.facts.domain import ORDINARY_PAGE, DomainXml
 from pytest_kvmcheck.facts.numa import NumaNode
 from pytest_kvmcheck.views.backing import pci_behind
-from pytest_kvmcheck.views.cpu import cmdline, cpu_topology
+from pytest_kvmcheck.views.cpu import cmdline, cpu_topology, uname
 from pytest_kvmcheck.views.domains import Domain, domains, running_domains
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.memory import (
@@ -73,7 +73,9 @@ def test_node_has_memory(host: Host, numa_node: NumaNode, params: Params) -> Non
         assert params.allow_cpuless or not numa_node.has_memory, f"{host}: node {numa_node.id} has memory but no CPU."
         note("memory without CPUs")
         return
-    assert numa_node.has_memory, f"{host}: node {numa_node.id} has CPUs {format_cpulist(numa_node.cpus)} but no memory."
+    assert numa_node.has_memory and numa_node.memory_bytes, (
+        f"{host}: node {numa_node.id} has CPUs {format_cpulist(numa_node.cpus)} but no memory."
+    )
     largest = max((node for node in numa_nodes(host) if node.cpus), key=lambda node: node.memory_bytes)
     ratio = largest.memory_bytes / numa_node.memory_bytes
     assert ratio <= params.max_imbalance, (
@@ -308,8 +310,11 @@ def several_packages(host: Host) -> str | None:
     """Hold on hosts with several processors; a hypervisor may hide NUMA from a virtual one."""
     if _packages(host) < 2:
         return "a single processor"
-    if virtualization(host) != "none" and len([node for node in numa_nodes(host) if node.cpus]) < 2:
-        return "the host is a virtual machine that is given no NUMA nodes"
+    if len([node for node in numa_nodes(host) if node.cpus]) < 2:
+        if virtualization(host) != "none":
+            return "the host is a virtual machine that is given no NUMA nodes"
+        if uname(host).machine == "s390x":
+            return "the kernel knows no NUMA on s390x"
     return None
 
 
@@ -317,7 +322,7 @@ def several_packages(host: Host) -> str | None:
     "KVM-NUM-003",
     title="A multi-socket host exposes at least one NUMA node per socket",
     severity=Severity.MEDIUM,
-    reads=("cpu_topology", "numa", "cmdline", "detect_virt", "cpu_lists"),
+    reads=("cpu_topology", "numa", "cmdline", "detect_virt", "cpu_lists", "uname"),
     applies=several_packages,
 )
 def test_sockets_are_nodes(host: Host) -> None:
@@ -750,7 +755,7 @@ def test_pages_of_cells(host: Host, domain: Domain) -> None:
         findings.fail_if(bool(twice), f"{domain}: several <page> name cell {format_cpulist(twice)}.")
         for page in xml.hugepages or ():
             findings.fail_if(
-                page.size_bytes not in pools(host),
+                page.size_bytes not in pools(host) and page.size_bytes != ORDINARY_PAGE,
                 f"{domain}: the host has no huge pages of {size(page.size_bytes)}, only of"
                 f" {', '.join(size(known) for known in sorted(pools(host))) or 'none'}.",
             )
@@ -801,8 +806,8 @@ def test_devices_are_local(host: Host, domain: Domain) -> None:
         verify: cat /sys/bus/pci/devices/*/numa_node
 
     When not to
-        Where the firmware tells no node (-1), Open vSwitch or DPDK own the cards, or NVMe has multipath of its own, the device is
-        unknown. Images in files are not traced.
+        Where the firmware tells no node (-1), Open vSwitch or DPDK own the cards, NVMe comes over a network, or a device is
+        mediated or vDPA, it is unknown. Images in files are not traced.
 
     References
         https://docs.kernel.org/PCI/sysfs-pci.html

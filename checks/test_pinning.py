@@ -15,6 +15,7 @@ from pytest_kvmcheck.views.domains import Domain, domains, running_domains, seco
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.memory import numa_nodes
 from pytest_kvmcheck.views.placement import (
+    definitions,
     irq_affinity,
     irqbalance_banned,
     isolated_cpus,
@@ -30,6 +31,7 @@ from pytest_kvmcheck.views.placement import (
     single_pins,
     vcpu_thread,
     vcpu_threads,
+    waits_by_kernel,
 )
 from pytest_kvmcheck.views.processes import threads_of
 from pytest_kvmcheck.views.services import in_use
@@ -128,9 +130,9 @@ def test_pins_stay_in_one_node(host: Host, domain: Domain) -> None:
         https://libvirt.org/formatdomain.html#numa-node-tuning
     """
     xml = domain.saved
-    everything = range(xml.vcpus)
+    everywhere = nodes_of(host, _pins(xml, range(xml.vcpus)))
     if not xml.cells:
-        nodes = nodes_of(host, _pins(xml, everything))
+        nodes = everywhere
         assert len(nodes) <= 1, f"{domain}: its vCPUs are pinned to nodes {format_cpulist(nodes)}, expected one."
         return
     with Findings() as findings:
@@ -139,7 +141,7 @@ def test_pins_stay_in_one_node(host: Host, domain: Domain) -> None:
             if len(nodes) > 1:
                 findings.fail(f"{domain}: cell {cell.id} is pinned to nodes {format_cpulist(nodes)}, expected one.")
             bound = cell.memnode if cell.memnode is not None else xml.numatune_nodeset
-            if bound and nodes and not nodes <= bound:
+            if bound and nodes and (nodes != bound if len(everywhere) > 1 else not nodes <= bound):
                 findings.fail(
                     f"{domain}: cell {cell.id} runs on node {format_cpulist(nodes)}, its memory is on node {format_cpulist(bound)}."
                 )
@@ -470,9 +472,9 @@ def test_emulator_keeps_off_vcpus(host: Host, domain: Domain) -> None:
     """What QEMU does besides running vCPUs does not interrupt them.
 
     What it checks
-        Emulator threads and each iothread are pinned (or follow the vcpu cpuset) to CPUs that no vCPU of the domain is pinned to.
-        On another NUMA node than all vCPUs: a warning. Of a realtime domain they also stay off isolated CPUs that run vCPUs of
-        others.
+        Emulator threads and each iothread are pinned (or follow the vcpu cpuset) to CPUs that no vCPU of the domain is pinned to,
+        in the saved definition and, of a running domain, in the live one. On another NUMA node than all vCPUs: a warning. Of a
+        realtime domain they also stay off isolated CPUs that run vCPUs of others.
 
     Why it matters
         Without pins, device emulation, consoles, migration and disk I/O preempt the very vCPUs that were given CPUs of their own.
@@ -489,29 +491,38 @@ def test_emulator_keeps_off_vcpus(host: Host, domain: Domain) -> None:
         https://libvirt.org/formatdomain.html#cpu-tuning
         https://libvirt.org/kbase/kvm-realtime.html
     """
-    xml = domain.saved
+    with Findings() as findings:
+        seen: list[object] = []
+        for when, xml in definitions(domain):
+            placed = (xml.vcpupins, xml.vcpu_cpuset, xml.emulatorpin, xml.iothreadpins, xml.tuning.iothread_ids)
+            if placed not in seen and own_pins(xml):
+                seen.append(placed)
+                _judge_emulator(host, domain, xml, when, findings)
+
+
+def _judge_emulator(host: Host, domain: Domain, xml: DomainXml, when: str, findings: Findings) -> None:
+    """Judge where the threads of one definition of a domain may run that are no vCPUs."""
     own = frozenset(own_pins(xml).values())
     places = {"its emulator": xml.emulatorpin or xml.vcpu_cpuset}
     for ident in xml.tuning.iothread_ids:
         pins = xml.iothreadpins.get(int(ident)) if ident.isdigit() else None
         places[f"iothread {ident}"] = pins or xml.vcpu_cpuset
-    with Findings() as findings:
-        for what, cpus in places.items():
-            if not cpus:
-                findings.fail(f"{domain}: {what} is not pinned and may run on the CPUs of the vCPUs ({format_cpulist(own)}).")
-            elif cpus & own:
-                findings.fail(
-                    f"{domain}: {what} may run on CPUs {format_cpulist(cpus)}, of which vCPUs have {format_cpulist(cpus & own)}."
-                )
-            elif "realtime" in domain.tags and (foreign := cpus & isolated_cpus(host) & pins_by_cpu(host).keys()):
-                findings.fail(f"{domain}: {what} may run on isolated CPU {format_cpulist(foreign)}, which runs vCPUs too.")
-        home = nodes_of(host, own)
-        for what, cpus in places.items():
-            if cpus and home and not nodes_of(host, cpus) & home:
-                findings.warn(
-                    f"{domain}: {what} runs on node {format_cpulist(nodes_of(host, cpus))},"
-                    f" its vCPUs on node {format_cpulist(home)}."
-                )
+    for what, cpus in places.items():
+        if not cpus:
+            findings.fail(f"{domain}: {what} is not pinned{when} and may run on the CPUs of the vCPUs ({format_cpulist(own)}).")
+        elif cpus & own:
+            findings.fail(
+                f"{domain}: {what} may run on CPUs {format_cpulist(cpus)}{when}, of which vCPUs have {format_cpulist(cpus & own)}."
+            )
+        elif "realtime" in domain.tags and (foreign := cpus & isolated_cpus(host) & pins_by_cpu(host).keys()):
+            findings.fail(f"{domain}: {what} may run on isolated CPU {format_cpulist(foreign)}{when}, which runs vCPUs too.")
+    home = nodes_of(host, own)
+    for what, cpus in places.items():
+        if cpus and home and not nodes_of(host, cpus) & home:
+            findings.warn(
+                f"{domain}: {what} runs on node {format_cpulist(nodes_of(host, cpus))}{when},"
+                f" its vCPUs on node {format_cpulist(home)}."
+            )
 
 
 @condition
@@ -637,7 +648,10 @@ def test_vcpu_overcommit(host: Host, params: Params) -> None:
     total = 0
     with Findings() as findings:
         for domain in running_domains(host):
-            if domain.stats.number("state.state") != RUNNING:
+            state = domain.stats.number("state.state")
+            if state is None:
+                raise EvidenceMissing(Cause.MISSING, f"domstats does not tell the state of {domain}", "domstats")
+            if state != RUNNING:
                 continue
             vcpus = domain.stats.number("vcpu.current")
             if vcpus is None:
@@ -666,7 +680,7 @@ def runs(domain: Domain) -> str | None:
     "KVM-PIN-011",
     title="vCPUs do not wait long for a physical CPU",
     severity=Severity.MEDIUM,
-    reads=("virsh", "domstats", "domstats_later"),
+    reads=("virsh", "domstats", "domstats_later", "qemu_process", "qemu_threads"),
     params={"max_wait_pct": 5, "sample_s": 10},
     applies=runs,
 )
@@ -674,7 +688,8 @@ def test_vcpus_do_not_wait(host: Host, domain: Domain, params: Params) -> None:
     """A vCPU that has work gets a CPU soon.
 
     What it checks
-        Between two samples of vcpu.N.delay, no vCPU waited for a CPU longer than max_wait_pct of the time. The samples are taken
+        Between two samples of vcpu.N.delay, no vCPU waited for a CPU longer than max_wait_pct of the time. With libvirt before 7.2,
+        schedstat of the threads tells the same. The samples are taken
         at the start and at the end of gathering, which is not made longer for them; when they are less than a tenth of sample_s
         apart, they say nothing.
 
@@ -693,9 +708,13 @@ def test_vcpus_do_not_wait(host: Host, domain: Domain, params: Params) -> None:
         https://libvirt.org/manpages/virsh.html#domstats
     """
     first, later = domain.stats.vcpu_delays_ns, domain.stats_later.vcpu_delays_ns
-    if not first or not later:
-        raise EvidenceMissing(Cause.MISSING, f"libvirt tells no vcpu.N.delay of {domain}: it is older than 7.2", "domstats")
     seconds = seconds_between_stats(host)
+    if not first and not later:
+        began, first = waits_by_kernel(domain, "domstats")
+        ended, later = waits_by_kernel(domain, "domstats_later")
+        seconds = ended - began
+    if not first or not later:
+        raise EvidenceMissing(Cause.MISSING, f"neither libvirt nor the kernel tells how long vCPUs of {domain} wait", "domstats")
     if seconds * 10 < params.sample_s or seconds <= 0:
         raise EvidenceMissing(Cause.EMPTY, f"the samples are only {seconds:.1f} s apart", "domstats_later")
     if set(first) != set(later) or any(later[vcpu] < first[vcpu] for vcpu in first):
@@ -753,7 +772,7 @@ def test_cpu_model_is_no_default(domain: Domain, params: Params) -> None:
         raise AssertionError(f"{domain}: CPU mode {mode or '(none)'} on {arch}, expected host-passthrough or maximum.")
     if mode == "host-model":
         return
-    if not mode:
+    if not mode or not model:
         if arch in ("s390x", "ppc64", "ppc64le") and xml.type == "kvm":
             note(f"no <cpu>: on {arch} KVM takes the host's")
             return
@@ -785,7 +804,8 @@ def test_realtime_recipe(domain: Domain) -> None:
 
     What it checks
         vcpusched fifo or rr with a priority on at least one vCPU, and at least one other vCPU without (for housekeeping); the PMU
-        off; no memory balloon; huge pages, locked, not shared; no graphics and no tablet. A USB controller is a warning.
+        off; no memory balloon; huge pages, locked, not shared; no graphics and no tablet. A USB controller is a warning. Of a
+        running domain the live definition is judged too.
 
     Why it matters
         Each missing element adds peaks of latency that show only under load.
@@ -804,7 +824,18 @@ def test_realtime_recipe(domain: Domain) -> None:
         https://libvirt.org/kbase/kvm-realtime.html
         https://docs.openstack.org/nova/latest/admin/real-time.html
     """
-    xml = domain.saved
+    with Findings() as findings:
+        known: set[str] = set()
+        for when, xml in definitions(domain):
+            found = [text for text in _lacks(xml) if text not in known]
+            known.update(found)
+            findings.fail_if(bool(found), f"{domain}{when}: {'; '.join(found)}.")
+            usb = any(item.type == "usb" and item.model != "none" for item in xml.controllers)
+            findings.warn_if(usb, f"{domain}: it has a USB controller{when}, expected model none.")
+
+
+def _lacks(xml: DomainXml) -> list[str]:
+    """Return what of the recipe is missing."""
     realtime = {
         vcpu
         for item in xml.tuning.schedulers
@@ -823,8 +854,4 @@ def test_realtime_recipe(domain: Domain) -> None:
         f"it has graphics ({', '.join(item.type for item in xml.graphics)})": bool(xml.graphics),
         "it has a tablet": any(kind == "tablet" for kind, _ in xml.devices.inputs),
     }
-    usb = [item for item in xml.controllers if item.type == "usb"]
-    with Findings() as findings:
-        found = [text for text, bad in wrong.items() if bad]
-        findings.fail_if(bool(found), f"{domain}: {'; '.join(found)}.")
-        findings.warn_if(any(item.model != "none" for item in usb), f"{domain}: it has a USB controller, expected model none.")
+    return [text for text, bad in wrong.items() if bad]

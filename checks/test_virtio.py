@@ -16,7 +16,7 @@ from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.domain_nic import Nic
 from pytest_kvmcheck.facts.machinetype import parse_release
 from pytest_kvmcheck.views.cpu import capabilities, uname
-from pytest_kvmcheck.views.domains import Domain
+from pytest_kvmcheck.views.domains import Domain, networks
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.placement import next_definition
 from pytest_kvmcheck.views.processes import process_of, running_seconds
@@ -83,14 +83,15 @@ def test_disk_bus(domain: Domain, disk: Disk) -> None:
     "KVM-VIO-002",
     title="Network cards are virtio-net or assigned functions",
     severity=Severity.MEDIUM,
-    reads=("virsh", "domain"),
+    reads=("virsh", "domain", "objects"),
     applies=not_legacy,
 )
-def test_nic_model(domain: Domain, nic: Nic) -> None:
+def test_nic_model(host: Host, domain: Domain, nic: Nic) -> None:
     """The guest's packets go through virtio queues, or straight to hardware.
 
     What it checks
-        The model is virtio (also -transitional and -non-transitional), or the interface is of type hostdev or vdpa.
+        The model is virtio (also -transitional and -non-transitional), or the interface is of type hostdev or vdpa, or of a
+        network that hands out functions of a card (forward mode hostdev), whatever model libvirt wrote there.
 
     Why it matters
         Emulated cards end at a few Gbit/s and burn a CPU doing it.
@@ -106,9 +107,12 @@ def test_nic_model(domain: Domain, nic: Nic) -> None:
     References
         https://libvirt.org/formatdomain.html#network-interfaces
     """
-    if nic.type in ("hostdev", "vdpa"):
+    if nic.type in ("hostdev", "vdpa") or nic.model in VIRTIO:
         return
-    assert nic.model in VIRTIO, f"{domain}: network card {nic.name} is of model {nic.model or '(none given)'}, expected virtio."
+    network = networks(host).get(nic.source) if nic.type == "network" else None
+    assert network and network[0].forward_mode == "hostdev", (
+        f"{domain}: network card {nic.name} is of model {nic.model or '(none given)'}, expected virtio."
+    )
 
 
 @check(

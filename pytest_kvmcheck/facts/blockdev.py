@@ -1,7 +1,8 @@
 r"""Block devices and their partitions by sysfs.
 
 Source: Documentation/ABI/stable/sysfs-block, Documentation/block/writeback_cache_control.rst. ``start`` and ``size`` are sectors
-of 512 bytes whatever the device's own. ``alignment_offset`` is -1 for a device that is misaligned.
+of 512 bytes whatever the device's own. ``alignment_offset`` is -1 for a device that is misaligned. The single paths of an
+NVMe namespace (nvme0c1n1) stand there too while the kernel does multipath itself: hidden, without a number, not to be opened.
 
 >>> files = {"/sys/block/sda/dev": "8:0\n", "/sys/block/sda/size": "131072\n", "/sys/block/sda/sda1/dev": "8:1\n",
 ...          "/sys/block/sda/sda1/start": "2048\n", "/sys/block/sda/sda1/size": "129024\n",
@@ -24,6 +25,9 @@ from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 SECTOR = 512
+
+#: A path of an NVMe namespace, below what can be opened (nvme0n1).
+_NVME_PATH = re.compile(r"nvme\d{1,5}c\d{1,5}n\d{1,5}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def parse_block_devices(files: Mapping[str, str]) -> dict[str, BlockDevice]:
     for (name, parent), told in fields.items():
         number = re.fullmatch(r"(\d{1,8}):(\d{1,8})", told.get("dev", ""), re.ASCII)
         if not number:
-            if parent and "dev" not in told:  # a directory below a disk that is no partition
+            if "dev" not in told and (parent or _NVME_PATH.fullmatch(name)):  # no partition, or hidden
                 continue
             raise ParseError(f"{name[:40]!r} has no device number: {told.get('dev', '')[:40]!r}")
         found[name] = BlockDevice(

@@ -35,6 +35,9 @@ from pytest_kvmcheck.facts.xmltext import attribute, cpuset, integer, parse_xml,
 #: The namespace of tags in ``<metadata>``: <kvmcheck:tags xmlns:kvmcheck="...">critical database</kvmcheck:tags>
 TAGS_NAMESPACE = "https://pytest-kvmcheck.readthedocs.io/tags/1"
 
+#: The size of an ordinary page, of kernels that run guests on x86, and of most others.
+ORDINARY_PAGE = 4096
+
 #: libvirt's unlimited hard_limit, in KiB (VIR_DOMAIN_MEMORY_PARAM_UNLIMITED).
 UNLIMITED_KIB = 9007199254740991
 
@@ -122,7 +125,8 @@ class DomainXml:
     def huge_page_of(self, cell: int | None, default_bytes: int) -> int | None:
         """Return the size of the huge pages behind guest cell *cell* (None: a guest without cells), None when it has none.
 
-        A ``<page>`` that names the cell goes before one that names none; cells that neither covers have ordinary pages.
+        A ``<page>`` that names the cell goes before one that names none; cells that neither covers have ordinary pages, as
+        have those whose ``<page>`` is of their size: libvirt takes that for no huge page.
         """
         if self.hugepages is None:
             return None
@@ -130,7 +134,9 @@ class DomainXml:
             return default_bytes
         own = next((page for page in self.hugepages if page.nodeset and (cell or 0) in page.nodeset), None)
         found = own or next((page for page in self.hugepages if page.nodeset is None), None)
-        return (found.size_bytes or default_bytes) if found else None
+        if found is None or found.size_bytes == ORDINARY_PAGE:
+            return None
+        return found.size_bytes or default_bytes
 
     @cached_property
     def ordinary_memory_bytes(self) -> int:

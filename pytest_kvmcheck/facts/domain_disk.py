@@ -7,6 +7,8 @@ Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
 ... <source file='/img/top.qcow2'/><backingStore type='file'><format type='raw'/><source file='/img/base.raw'/></backingStore>
 ... <target dev='vda' bus='virtio'/><iotune><total_iops_sec>500</total_iops_sec></iotune></disk>'''
 >>> disk = read_disk(parse_xml(text, "disk"))
+>>> read_disk(parse_xml("<disk><backingStore><source file='/img/a'/></backingStore></disk>", "disk")).chain_told
+False
 >>> disk.target, disk.source, disk.backing, disk.iotune["total_iops_sec"], disk.attributes["error_policy"]
 ('vda', '/img/top.qcow2', ('/img/base.raw',), 500, 'stop')
 """
@@ -17,6 +19,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_kvmcheck.facts.domain_devices import pci_address
 from pytest_kvmcheck.facts.xmltext import attribute, integer
 
 
@@ -25,8 +28,10 @@ class Disk:
     """A disk of the guest. Attributes that the XML leaves out are empty strings.
 
     ``attributes`` are those of ``<driver>``; ``backing`` are the sources below the active image, nearest first, as far as
-    the XML tells: ``chain_told`` is False where it does not (the saved definition of a stopped guest often); ``iothreads`` are
-    the ids of an iothread mapping; ``secrets`` the UUIDs (or the use) of those that open it.
+    the XML tells: ``chain_told`` is False where it does not tell them to the end, an empty ``<backingStore/>`` or a raw image
+    (the saved definition of a stopped guest often; libvirt then looks itself at the start); ``iothreads`` are the ids of an
+    iothread mapping; ``secrets`` the UUIDs (or the use) of those that open it; ``pci`` the address of an NVMe device that QEMU
+    drives itself.
     """
 
     target: str
@@ -52,6 +57,7 @@ class Disk:
     rawio: bool = False
     secrets: tuple[str, ...] = ()
     chain_told: bool = False
+    pci: str = ""
 
     @property
     def is_disk(self) -> bool:
@@ -70,6 +76,7 @@ def read_disk(disk: ET.Element) -> Disk:
     attributes = dict(driver.attrib) if driver is not None else {}
     kind = disk.get("type", "")
     source = disk.find("source")
+    backing, told = _backing(disk)
     return Disk(
         target=attribute(disk, "target", "dev"),
         device=disk.get("device", "disk"),
@@ -88,7 +95,7 @@ def read_disk(disk: ET.Element) -> Disk:
         controller=integer(attribute(disk, "address", "controller") or None, "address/@controller", 0),
         attributes=attributes,
         pool=source.get("pool", "") if source is not None else "",
-        backing=_backing(disk),
+        backing=backing,
         iotune={
             item.tag: integer(item.text, f"iotune/{item.tag}") for item in disk.findall("iotune/*") if item.tag != "group_name"
         },
@@ -99,7 +106,8 @@ def read_disk(disk: ET.Element) -> Disk:
         ),
         iothreads=tuple(item.get("id", "") for item in disk.findall("driver/iothreads/iothread")),
         rawio=disk.get("rawio") == "yes",
-        chain_told=disk.find("backingStore") is not None,
+        chain_told=told,
+        pci=pci_address(disk.find("source/address")) if kind == "nvme" else "",
     )
 
 
@@ -110,10 +118,13 @@ def _place(source: ET.Element | None) -> str:
     return next((source.get(key, "") for key in ("file", "dev", "volume", "dir", "name") if source.get(key)), "")
 
 
-def _backing(disk: ET.Element) -> tuple[str, ...]:
+def _backing(disk: ET.Element) -> tuple[tuple[str, ...], bool]:
+    """Return the layers below the image, and whether these are all."""
     chain = []
     layer = disk.find("backingStore")
     while layer is not None and layer.find("source") is not None:
         chain.append(_place(layer.find("source")))
+        if attribute(layer, "format", "type") == "raw":
+            return tuple(chain), True
         layer = layer.find("backingStore")
-    return tuple(chain)
+    return tuple(chain), layer is not None

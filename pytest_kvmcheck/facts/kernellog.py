@@ -48,14 +48,28 @@ def parse_kernel_log(text: str) -> tuple[KernelMessage, ...]:
     return tuple(found)
 
 
+#: What the kernel says first: its version, or what runs before that is printed (arm64, microcode, ppc64, cgroups of 3.10).
+_FIRST = re.compile(
+    r"Linux version |Booting Linux on physical CPU|microcode: microcode updated early|Initializing cgroup subsys"
+    r"|dt-cpu-ftrs: |(?:hash|radix)-mmu: "
+)
+
+
+def first_message(text: str) -> KernelMessage:
+    """Return the first message, from which on the log tells everything. Raises :class:`ParseError` when there is none."""
+    lines = text.splitlines()
+    match = _LINE.fullmatch(lines[0]) if lines else None
+    if not match:
+        raise ParseError(f"not the kernel's log: {lines[0][:60] if lines else ''!r}")
+    return KernelMessage(float(match["time"]), match["text"])
+
+
 def begins_at_boot(text: str) -> bool:
     """Whether the first line is the first one of a boot. A journal that was rotated since then begins later.
 
     >>> begins_at_boot("1700000000.000001 kvm01 kernel: Linux version 6.1.0\\n")
     True
+    >>> begins_at_boot("1700000000.0 kvm01 kernel: microcode: microcode updated early to revision 0xd0003a5, date = 2023-03-30\\n")
+    True
     """
-    lines = text.splitlines()
-    match = _LINE.fullmatch(lines[0]) if lines else None
-    if not match:
-        raise ParseError(f"not the kernel's log: {lines[0][:60] if lines else ''!r}")
-    return match["text"].startswith("Linux version ")
+    return bool(_FIRST.match(first_message(text).text))

@@ -26,7 +26,10 @@ from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 @dataclass(frozen=True)
 class Volume:
-    """A logical volume; the percentages are None but for thin pools, snapshots and the like."""
+    """A logical volume; the percentages are None but for thin pools, snapshots and the like.
+
+    LVM of before 2.03 says of volumes of a cluster "local exclusive", "locally" or "remotely" instead of "active".
+    """
 
     name: str
     active: bool
@@ -73,7 +76,7 @@ def parse_lvs(text: str) -> tuple[Volume, ...]:
             found.append(
                 Volume(
                     f"{item['vg_name']}/{item['lv_name']}",
-                    item["lv_active"] == "active",
+                    item["lv_active"] != "",
                     str(item["segtype"]),
                     _percent(item["data_percent"]),
                     _percent(item["metadata_percent"]),

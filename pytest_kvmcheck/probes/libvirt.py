@@ -34,6 +34,7 @@ def _domstats(groups: str) -> str:
     """Return the script that asks libvirt for counters of the running domains, with the time of asking (/proc/uptime).
 
     ``--nowait`` keeps a stuck domain from holding up the others; libvirt before 4.5 does not know it and refuses all.
+    libvirt before 7.2 does not tell how long vCPUs wait; the kernel does.
     """
     return (
         "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
@@ -42,7 +43,10 @@ def _domstats(groups: str) -> str:
         f's() {{ b=; for i in $u; do b="$b echo @@$N $i; domstats $1 {groups} $i;"; done; {_VIRSH} "$b" 2>&1; }}\n'
         '[ -n "$u" ] || exit 0\n'
         "o=$(s --nowait); case $o in *'unsupported option'*|*\"doesn't support option\"*) o=$(s) ;; esac\n"
-        "printf '%s\\n' \"$o\"; exit 0"
+        "printf '%s\\n' \"$o\"\n"
+        "case $o in *.delay=*) exit 0 ;; *vcpu.*) ;; *) exit 0 ;; esac\n"
+        "set -- /proc/uptime\n" + _EACH_QEMU.format('set -- "$@" /proc/$p/task/*/schedstat') + "echo @@$N schedstat\n"
+        'grep -sH ^ "$@"; exit 0'
     )
 
 
@@ -143,7 +147,7 @@ LIBVIRT: tuple[Probe, ...] = (
             "while IFS=: read -r _ c g; do case $c in ''|*memory*) g=${g%/libvirt/*}; g=${g%/emulator}; g=${g%/vcpu*}\n"
             "  for d in /sys/fs/cgroup$g /sys/fs/cgroup/memory$g; do\n"
             "    for f in memory.events memory.swap.current memory.numa_stat hugetlb.*.numa_stat io.max memory.oom_control; do\n"
-            '      for f in $d/$f; do [ -r "$f" ] && set -- "$@" "$f"; done\n'
+            '      for f in "$d"/$f; do [ -r "$f" ] && set -- "$@" "$f"; done\n'
             "    done\n"
             "  done ;; esac; done </proc/$p/cgroup"
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.domain_nic import Nic
 from pytest_kvmcheck.facts.pci import PciDevice
+from pytest_kvmcheck.views.blocks import DIRECTORY_POOLS, NETWORK_POOLS, pool_of, slaves
 from pytest_kvmcheck.views.domains import networks
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.network import below, device_places, links, pci_devices, pci_of, uplinks
@@ -22,6 +24,9 @@ def pci_behind(host: Host, xml: DomainXml) -> Iterator[Served]:
     """Yield the PCI devices behind the domain that *xml* defines. Images in files, and cards of NAT networks, have none."""
     for address in [device.pci for device in xml.devices.hostdevs if device.pci]:
         yield _assigned(host, address)
+    if any(device.type == "mdev" for device in xml.devices.hostdevs):
+        why = "which card is behind a mediated device is not asked"
+        yield "mediated device", EvidenceMissing(Cause.SKIPPED, why, "domain")
     for nic in xml.nics:
         yield from _behind_nic(host, nic)
     for disk in xml.disks:
@@ -39,6 +44,9 @@ def _behind_nic(host: Host, nic: Nic) -> Iterator[Served]:
         return
     if nic.type == "vhostuser":
         yield nic.name, EvidenceMissing(Cause.MISSING, f"which card is behind {nic.name} is known to its switch only", "domain")
+        return
+    if nic.type == "vdpa":
+        yield nic.name, EvidenceMissing(Cause.SKIPPED, f"which card is behind {nic.name}, a vDPA device, is not asked", "domain")
         return
     for start in _starts(host, nic):
         for link in below(host, start):
@@ -67,28 +75,50 @@ def _starts(host: Host, nic: Nic) -> list[str]:
 
 
 def _behind_disk(host: Host, disk: Disk) -> Iterator[Served]:
-    if disk.type == "nvme":
-        yield disk.target, EvidenceMissing(Cause.MISSING, f"{disk.target} is an NVMe device that QEMU drives itself", "domain")
-    if disk.type != "block" or not disk.source:
+    if disk.pci:
+        yield _assigned(host, disk.pci)
+    source = disk.source
+    if disk.type == "volume":
+        pool = pool_of(host, disk)
+        if pool.type in (*DIRECTORY_POOLS, *NETWORK_POOLS):
+            return
+        if pool.type != "logical":
+            why = f"where the volume {disk.source} of the pool {disk.pool} lies is not asked"
+            yield disk.target, EvidenceMissing(Cause.SKIPPED, why, "objects")
+            return
+        source = f"{pool.target}/{disk.source}"
+    elif disk.type != "block" or not disk.source:
         return
     names = device_places(host).paths.get("block", {})
-    waiting, seen = [_kernel_name(host, disk.source)], set[str]()
+    waiting, seen = [_kernel_name(host, source)], set[str]()
     while waiting:
         name = waiting.pop()
         if name in seen:
             continue
         seen.add(name)
-        slaves = next((item.slaves for item in dm_maps(host) if item.device == name), ())
-        waiting += slaves
-        if slaves:
+        lower = slaves(host).get(name, ()) or _nvme_paths(name, names)
+        waiting += lower
+        if lower:
             continue
         if name not in names:
-            why = f"{disk.source[:60]} of {disk.target} is no block device that can be traced"
+            why = f"{source[:60]} of {disk.target} is no block device that can be traced"
             yield disk.target, EvidenceMissing(Cause.MISSING, why, "device_places")
         elif "/virtual/" in names[name]:
             yield disk.target, EvidenceMissing(Cause.MISSING, f"what is below {name} cannot be seen", "device_places")
         elif found := pci_of(host, "block", name):
             yield f"{name} behind {disk.target}", found
+
+
+def _nvme_paths(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the hidden paths (nvme0c1n1) of an NVMe namespace (nvme0n1) that the kernel does multipath for.
+
+    >>> _nvme_paths("nvme0n1", ["nvme0n1", "nvme0c0n1", "nvme0c1n1", "nvme0c0n12"])
+    ('nvme0c0n1', 'nvme0c1n1')
+    """
+    whole = re.fullmatch(r"(nvme\d{1,5})(n\d{1,5})(?:p\d{1,3})?", name, re.ASCII)
+    if not whole:
+        return ()
+    return tuple(path for path in names if re.fullmatch(rf"{whole[1]}c\d{{1,5}}{whole[2]}", path, re.ASCII))
 
 
 def _kernel_name(host: Host, path: str) -> str:

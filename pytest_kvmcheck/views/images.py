@@ -56,7 +56,7 @@ class Heads:
 
     magic: Mapping[str, str]
     headers: Mapping[str, Qcow2Header]
-    internal: Mapping[str, tuple[Internal, ...]]
+    internal: Mapping[str, tuple[Internal, ...] | EvidenceMissing]
 
 
 @fact
@@ -65,7 +65,7 @@ def image_heads(host: Host) -> Heads:
     answered(host, "images")
     magic: dict[str, str] = {}
     headers: dict[str, Qcow2Header] = {}
-    internal: dict[str, tuple[Internal, ...]] = {}
+    internal: dict[str, tuple[Internal, ...] | EvidenceMissing] = {}
     keys = host.evidence.keyed("images")
     for key in keys:
         where, _, level = key.partition("/magic/")
@@ -84,8 +84,26 @@ def image_heads(host: Host) -> Heads:
             headers[path] = header
             if header.snapshots and f"{where}/snapshots/{level}/{number}" in keys:
                 table = f"{place}/snapshots/{level}/{number}"
-                internal[path] = parsing(table, partial(parse_snapshot_table, count=header.snapshots), host.evidence.text(table))
+                # One table that is longer than what is read, or damaged by its guest, keeps nothing from the other images.
+                try:
+                    internal[path] = parsing(
+                        table, partial(parse_snapshot_table, count=header.snapshots), host.evidence.text(table)
+                    )
+                except EvidenceMissing as missing:
+                    internal[path] = missing
     return Heads(magic, headers, internal)
+
+
+def demand_images_seen(host: Host) -> None:
+    """Raise :class:`EvidenceMissing` when there is an image that could not be looked at: on which file system is then unknown."""
+    seen = image_stats(host)
+    for where in ("local", "remote"):
+        key = f"{where}/magic/1"
+        if key not in host.evidence.keyed("images"):
+            continue
+        for path, first in host.evidence.parsed(f"images{KEY_SEPARATOR}{key}", parse_magic).items():
+            if path not in seen and first != "absent":
+                raise EvidenceMissing(Cause.NOT_PERMITTED, f"{path} may not be looked at by this account", "images")
 
 
 def magic_of(host: Host, path: str) -> str:
@@ -108,16 +126,22 @@ def header_of(host: Host, path: str) -> Qcow2Header:
     return found
 
 
-def chain_below(host: Host, path: str) -> list[str]:
+def chain_below(host: Host, path: str, enough: int) -> list[str]:
     """Return the layers below the image at *path*, nearest first, as the headers of the images tell.
 
-    Raises :class:`EvidenceMissing` when a layer cannot be read; a raw image is the last layer.
+    Raises :class:`EvidenceMissing` when a layer cannot be read, unless more than *enough* are known by then (the probe does not
+    follow a chain for ever); a raw image is the last layer.
     """
     chain: list[str] = []
     while len(chain) < 1000:
-        if magic_of(host, path) != QCOW2:
-            return chain
-        below = header_of(host, path).backing
+        try:
+            if magic_of(host, path) != QCOW2:
+                return chain
+            below = header_of(host, path).backing
+        except EvidenceMissing:
+            if len(chain) > enough:
+                return chain
+            raise
         if not below:
             return chain
         path = below if below.startswith("/") else f"{path.rpartition('/')[0]}/{below}"

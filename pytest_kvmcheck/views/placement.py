@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
-from pytest_kvmcheck.evidence import parsing
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.cpulist import parse_cpulist, parse_cpumask
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.irqbalance import parse_banned
 from pytest_kvmcheck.facts.procfs import Thread
+from pytest_kvmcheck.facts.schedstat import parse_schedstat
 from pytest_kvmcheck.views.domains import Domain, domains
 from pytest_kvmcheck.views.host import Host, fact
 from pytest_kvmcheck.views.memory import numa_nodes
+from pytest_kvmcheck.views.processes import threads_of
 
 
 @fact
@@ -64,6 +66,16 @@ def size(value: int) -> str:
 def next_definition(domain: Domain) -> DomainXml:
     """Return what the domain will be when it is started again; a transient one has nothing but its live definition."""
     return domain.saved if domain.persistent else domain.live
+
+
+def definitions(domain: Domain) -> Iterator[tuple[str, DomainXml]]:
+    """Yield the saved definition, and of a running domain the live one, each with words for messages: when it holds.
+
+    A transient domain has nothing but its live definition.
+    """
+    yield "", next_definition(domain)
+    if domain.running and domain.persistent:
+        yield " now, while it runs", domain.live
 
 
 @fact
@@ -165,6 +177,16 @@ def vcpu_threads(threads: Iterable[Thread]) -> dict[int, Thread]:
         if match := re.fullmatch(r"CPU (\d{1,4})/(?:KVM|TCG)", thread.name):
             found[int(match[1])] = thread
     return found
+
+
+def waits_by_kernel(domain: Domain, probe: str) -> tuple[float, dict[int, int]]:
+    """Return seconds after boot, and the nanoseconds that each vCPU waited for a CPU till then, by the kernel.
+
+    *probe* is ``domstats`` or ``domstats_later``, which ask it where libvirt (before 7.2) does not tell.
+    """
+    told = domain.host.evidence.parsed(f"{probe}{KEY_SEPARATOR}schedstat", parse_schedstat)
+    threads = vcpu_threads(threads_of(domain))
+    return told.uptime_s, {vcpu: told.waits_ns[thread.tid] for vcpu, thread in threads.items() if thread.tid in told.waits_ns}
 
 
 def vcpu_thread(threads: dict[int, Thread], domain: Domain, vcpu: int) -> Thread:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.counters import Counters, parse_counters
-from pytest_kvmcheck.facts.kernellog import KernelMessage, begins_at_boot, parse_kernel_log
+from pytest_kvmcheck.facts.kernellog import KernelMessage, begins_at_boot, first_message, parse_kernel_log
 from pytest_kvmcheck.facts.modprobe import Modprobe, parse_modprobe, parse_modules_load
 from pytest_kvmcheck.facts.mounts import Mount, parse_mounts
 from pytest_kvmcheck.probes.system import KERNEL_LOG_LINES
@@ -44,6 +44,13 @@ def kernel_log(host: Host) -> tuple[KernelMessage, ...]:
 def kernel_log_from_boot(host: Host) -> bool:
     """Whether the kernel's log reaches back to the boot; older lines may have been rotated away."""
     return host.evidence.parsed("kernel_log", begins_at_boot)
+
+
+def demand_kernel_log_since(host: Host, time_s: float) -> None:
+    """Raise :class:`EvidenceMissing` when the kernel's log begins neither with the boot nor before *time_s*."""
+    begins = host.evidence.parsed("kernel_log", first_message).time_s
+    if begins > time_s and not kernel_log_from_boot(host):
+        raise EvidenceMissing(Cause.TRUNCATED, "the kernel's log was rotated: it begins after the boot", "kernel_log")
 
 
 def demand_whole_kernel_log(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.evidence import parse_files
 from pytest_kvmcheck.gather import reply, script
 from pytest_kvmcheck.gather.script import ARGUMENT_BYTES, build, carry
 from pytest_kvmcheck.probes import MAX_BYTES, PROBES, Probe, Root, probes_for
@@ -293,6 +295,24 @@ def test_keyed_answers(shell: list[str]) -> None:
         "x:two": "@@forged three\n",
     }
     assert records["x"].rc == 1
+
+
+def test_cgroups_whose_names_hold_backslashes_are_read(shell: list[str], tmp_path: Path) -> None:
+    """systemd writes ``-`` as ``\\x2d`` in the names of scopes, and a backslash in a glob quotes what comes after it."""
+    group = "/machine.slice/machine-qemu\\x2d1\\x2dweb.scope"
+    for name, text in (
+        ("run/libvirt/qemu/web.pid", "4711"),
+        ("proc/4711/cgroup", f"0::{group}/libvirt/emulator\n"),
+        (f"sys/fs/cgroup{group}/memory.events", "oom 0\n"),
+        (f"sys/fs/cgroup{group}/hugetlb.2MB.numa_stat", "total=4 N0=4\n"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    probe = PROBES["qemu_cgroup"]
+    for root in ("/run/libvirt", "/proc/$p", "/sys/fs/cgroup"):
+        probe = dataclasses.replace(probe, script=probe.script.replace(root, f"{tmp_path}{root}"))
+    told = parse_files("qemu_cgroup", ask(probe, shell=shell)["qemu_cgroup"].stdout)
+    assert {path.rpartition("/")[2] for path in told} == {"memory.events", "hugetlb.2MB.numa_stat"}
 
 
 def test_a_condition_that_does_not_hold(shell: list[str]) -> None:
