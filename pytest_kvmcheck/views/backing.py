@@ -72,7 +72,7 @@ def _behind_disk(host: Host, disk: Disk) -> Iterator[Served]:
     if disk.type != "block" or not disk.source:
         return
     names = device_places(host).paths.get("block", {})
-    waiting, seen = [_kernel_name(host, disk.source)], set[str]()
+    waiting, seen = [kernel_name(host, disk.source)], set[str]()
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -91,7 +91,7 @@ def _behind_disk(host: Host, disk: Disk) -> Iterator[Served]:
             yield f"{name} behind {disk.target}", found
 
 
-def _kernel_name(host: Host, path: str) -> str:
+def kernel_name(host: Host, path: str) -> str:
     """Return the kernel's name of the block device at *path*: of maps and logical volumes too; else *path* itself."""
     parts = path.removeprefix("/dev/").split("/")
     if len(parts) == 1:
