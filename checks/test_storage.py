@@ -95,7 +95,7 @@ def test_multipathd_runs(host: Host) -> None:
     with Findings() as findings:
         if not service.active:
             findings.fail(f"{host}: multipathd is {service.active_state or 'not there'}, expected active.")
-        if not service.enabled:
+        if not service.enabled or service.unit_file_state == "enabled-runtime":
             findings.fail(f"{host}: multipathd is {service.unit_file_state or 'not installed'}, expected enabled.")
         for wwid, disks in sorted(wwids(host).items()):
             bare = [disk for disk in disks if disk not in below]
