@@ -839,12 +839,12 @@ def test_no_disk_has_two_writers(cluster: Cluster, params: Params) -> None:
     """One guest, one host; one disk, one writer.
 
     What it checks
-        No domain (by UUID) runs on two hosts, but for one that is just migrating (then: look again). No disk that is writable and
-        not shareable is open in two running guests: by its WWID, by file system and path, by its name at the server. Where guests
-        use LUNs that several hosts see, each of those hosts has lock_manager lockd or sanlock in qemu.conf, with its daemon, and
-        lockd a lockspace directory on a shared file system (on the device itself it locks for its own host only); or managed_by
-        names a manager that holds leases or fences. Images on shared file systems without a lock manager are a warning:
-        QEMU locks those itself.
+        No domain (by UUID) runs on two hosts, but for one that is just migrating (then: look again). No disk that is writable,
+        and not shareable in one of them at least, is open in two running guests: by its WWID, by file system and path, by its
+        name at the server. Where guests use LUNs that several hosts see, each of those hosts has lock_manager lockd or sanlock in
+        qemu.conf, with its daemon, and lockd a lockspace directory on a shared file system (on the device itself it locks for its
+        own host only); or managed_by names a manager that holds leases or fences. Images on shared file systems without a lock
+        manager are a warning: QEMU locks those itself.
 
     Why it matters
         Two QEMUs that write one disk destroy it, within seconds. QEMU's own locks do not reach a raw device on another host.
@@ -874,11 +874,13 @@ def test_no_disk_has_two_writers(cluster: Cluster, params: Params) -> None:
             if len(twins) > 1:
                 _judge_twins(cluster, twins, findings)
         writers: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        sharers: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
         for found in active.values():
             for domain in found:
-                for what in _asked(findings, domain.host, functools.partial(_written, domain)) or ():
-                    writers[what].setdefault(domain.uuid, f"{domain} ({domain.host})")
-        for what, users in sorted(writers.items()):
+                for what, alone in _asked(findings, domain.host, functools.partial(_written, domain)) or ():
+                    (writers if alone else sharers)[what].setdefault(domain.uuid, f"{domain} ({domain.host})")
+        for what, owners in sorted(writers.items()):
+            users = {**sharers.get(what, {}), **owners}
             if len(users) > 1:
                 findings.fail(f"{cluster}: {' '.join(filter(None, what))} is written by {', '.join(sorted(users.values()))}.")
         shared = _judge_locks(cluster, writers, params, findings)
@@ -900,10 +902,10 @@ def _judge_twins(cluster: Cluster, twins: list[Domain], findings: Findings) -> N
         findings.fail(f"{cluster}: {twins[0]} ({twins[0].uuid}) runs on {places} at once.")
 
 
-def _written(domain: Domain) -> list[tuple[str, ...]]:
-    """Return the identities of the disks that a running domain writes alone."""
-    disks = [disk for disk in domain.live.disks if disk.is_disk and not disk.readonly and not disk.shareable]
-    return [what for disk in disks if (what := identity(domain.host, disk))]
+def _written(domain: Domain) -> list[tuple[tuple[str, ...], bool]]:
+    """Return the identities of the disks that a running domain writes, and whether it means to do so alone (not shareable)."""
+    disks = [disk for disk in domain.live.disks if disk.is_disk and not disk.readonly]
+    return [(what, not disk.shareable) for disk in disks if (what := identity(domain.host, disk))]
 
 
 def _judge_locks(cluster: Cluster, writers: dict[tuple[str, ...], dict[str, str]], params: Params, findings: Findings) -> bool:
