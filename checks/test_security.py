@@ -102,7 +102,8 @@ def test_confinement_is_on(host: Host) -> None:
 
     How to fix
         now: setenforce 1; Debian and Ubuntu: apt install apparmor apparmor-utils; systemctl restart libvirtd (or virtqemud)
-        after a reboot: SELINUX=enforcing in /etc/selinux/config; apparmor=1 security=apparmor on the kernel command line; no
+        after a reboot: SELINUX=enforcing in /etc/selinux/config (coming from disabled: SELINUX=permissive and touch /.autorelabel
+            first, enforcing after that reboot); apparmor=1 security=apparmor on the kernel command line; no
             security_driver = "none" in /etc/libvirt/qemu.conf
         roll back: mend labels instead of switching off: restorecon -RFv /var/lib/libvirt, setsebool -P virt_use_nfs 1
         verify: virsh capabilities | grep -A1 secmodel; getenforce or aa-status
