@@ -434,11 +434,11 @@ def test_shared_storage_is_everywhere(cluster: Cluster, params: Params) -> None:
     """A guest finds its disks on every host, by the name that its definition has for them.
 
     What it checks
-        For each guest that may move (not tagged local, no assigned devices): every host sees its LUNs, with equal sizes, and the
-        source in the definition leads to the same WWID there; its files lie on a file system with the same source, protocol version
-        and hard or soft everywhere; its pools exist everywhere. Shared pools of one name have the same target and source. LUNs
-        below multipath that some hosts do not see, or see by fewer paths, are a warning, but for those of ignore_wwids and mounted
-        ones.
+        For each guest that may move (not tagged local, no assigned devices): every host sees its LUNs (of volumes and partitions
+        those below them), with equal sizes, and the source in the definition leads to the same WWID there; its files lie on a
+        file system with the same source, protocol version and hard or soft everywhere; its pools exist everywhere. Shared pools
+        of one name have the same target and source. LUNs below multipath that some hosts do not see, or see by fewer paths, are a
+        warning, but for those of ignore_wwids and mounted ones.
 
     Why it matters
         A guest that is restarted where a LUN is missing does not start. Names like mpatha are each host's own choice: the same name

@@ -147,6 +147,9 @@ def identity(host: Host, disk: Disk) -> tuple[str, ...]:
 
 
 def _block(host: Host, path: str) -> tuple[str, ...]:
+    # The kernel's RBD: udev names the device after pool and image, as QEMU's own names it.
+    if match := re.fullmatch(r"/dev/rbd(?:-pve/[0-9a-f-]+)?/(.+/.+)", path):
+        return ("network", "rbd", match[1])
     wwids, part = luns_below(host, path)
     return ("LUN", wwids[0], part) if wwids else ("device", host.name, path)
 
