@@ -45,7 +45,7 @@ from pytest_kvmcheck.views.migration import (
 )
 from pytest_kvmcheck.views.network import links, ports
 from pytest_kvmcheck.views.placement import isolated_cpus, nohz_full_cpus, size
-from pytest_kvmcheck.views.services import qemu_conf, unit
+from pytest_kvmcheck.views.services import lockd_conf, qemu_conf, unit
 from pytest_kvmcheck.views.sharing import (
     SHARED_POOLS,
     SHARED_TYPES,
@@ -53,6 +53,7 @@ from pytest_kvmcheck.views.sharing import (
     is_block,
     lun_named,
     luns,
+    luns_below,
     mount_terms,
     plain_wwid,
     shared_mount,
@@ -426,18 +427,18 @@ def _judge_servers(cluster: Cluster, findings: Findings) -> None:
     "KVM-CLU-004",
     title="Every shared LUN and pool is visible on every host under the same name",
     severity=Severity.HIGH,
-    reads=("virsh", "domain", "objects", "scsi_disks", "scsi_wwids", "dm_maps", "dm_slaves", "block_devices", "mounts"),
+    reads=("virsh", "domain", "objects", "scsi_disks", "scsi_wwids", "dm_maps", "dm_slaves", "block_devices", "mounts", "images"),
     params={"ignore_wwids": ()},
 )
 def test_shared_storage_is_everywhere(cluster: Cluster, params: Params) -> None:
     """A guest finds its disks on every host, by the name that its definition has for them.
 
     What it checks
-        For each guest that may move (not tagged local, no assigned devices): every host sees its LUNs, with equal sizes, and the
-        source in the definition leads to the same WWID there; its files lie on a file system with the same source, protocol version
-        and hard or soft everywhere; its pools exist everywhere. Shared pools of one name have the same target and source. LUNs
-        below multipath that some hosts do not see, or see by fewer paths, are a warning, but for those of ignore_wwids and mounted
-        ones.
+        For each guest that may move (not tagged local, no assigned devices): every host sees its LUNs (of volumes and partitions
+        those below them), with equal sizes, and the source in the definition leads to the same WWID there; its files lie on a
+        file system with the same source, protocol version and hard or soft everywhere; its pools exist everywhere. Shared pools
+        of one name have the same target and source. LUNs below multipath that some hosts do not see, or see by fewer paths, are a
+        warning, but for those of ignore_wwids and mounted ones.
 
     Why it matters
         A guest that is restarted where a LUN is missing does not start. Names like mpatha are each host's own choice: the same name
@@ -502,9 +503,12 @@ def _judge_disk(cluster: Cluster, host: Host, who: str, disk: Disk, findings: Fi
                 findings.fail(f"{who}: {other} has no pool {disk.pool}.")
         return False
     if is_block(disk):
-        wwid = _asked(findings, host, functools.partial(lun_named, host, disk.source))
-        if not wwid:
+        named = _asked(findings, host, functools.partial(luns_below, host, disk.source))
+        if not named or not named[0]:
             return False
+        wwid = lun_named(host, disk.source)
+        if not wwid:  # a volume or partition on LUNs, or a name that only its own host can follow
+            return _judge_luns_below(cluster, host, who, disk, named[0], findings)
         ours = luns(host)[wwid]
         for other in _other_hosts(cluster, host):
             seen = _asked(findings, other, functools.partial(luns, other))
@@ -536,6 +540,26 @@ def _judge_disk(cluster: Cluster, host: Host, who: str, disk: Disk, findings: Fi
             shown = [" ".join(filter(None, mount_terms(item))) for item in (mount, their)]
             findings.fail(f"{who}: {mount.target} is {shown[0]} on {host}, and {shown[1]} on {other}.")
     return True
+
+
+def _judge_luns_below(cluster: Cluster, host: Host, who: str, disk: Disk, wwids: tuple[str, ...], findings: Findings) -> bool:
+    """Demand the LUNs that a volume or partition lies on; whether its name is the same on other hosts is not seen there."""
+    shared = False
+    for wwid in wwids:
+        ours = luns(host)[wwid]
+        for other in _other_hosts(cluster, host):
+            seen = _asked(findings, other, functools.partial(luns, other))
+            if seen is None:
+                continue
+            if wwid not in seen:
+                findings.fail(f"{who}: {other} does not see LUN {wwid} below {disk.source}.")
+                continue
+            shared = True
+            if seen[wwid].size_bytes != ours.size_bytes:
+                sizes = f"{ours.size_bytes} bytes on {host}, {seen[wwid].size_bytes} on {other}"
+                findings.fail(f"{who}: LUN {wwid} below {disk.source} has {sizes}: rescan.")
+        shared |= ours.mapped
+    return shared
 
 
 def _judge_pools(cluster: Cluster, found: dict[str, dict[str, Pool]], findings: Findings) -> bool:
@@ -807,7 +831,7 @@ def _all_told(cluster: Cluster, rooms: Mapping[str, Room], lost: Iterable[str]) 
     severity=Severity.CRITICAL,
     reads=(
         *("virsh", "domain", "scsi_disks", "scsi_wwids", "dm_maps", "dm_slaves", "block_devices", "mounts"),
-        *("qemu_conf", "systemd_units"),
+        *("qemu_conf", "systemd_units", "images", "objects"),
     ),
     params={"managed_by": None},
 )
@@ -815,19 +839,21 @@ def test_no_disk_has_two_writers(cluster: Cluster, params: Params) -> None:
     """One guest, one host; one disk, one writer.
 
     What it checks
-        No domain (by UUID) runs on two hosts, but for one that is just migrating (then: look again). No disk that is writable and
-        not shareable is open in two running guests: by its WWID, by file system and path, by its name at the server. Where guests
-        use LUNs that several hosts see, each of those hosts has lock_manager lockd or sanlock in qemu.conf, with its daemon, or
-        managed_by names a manager that holds leases or fences. Images on shared file systems without a lock manager are a warning:
-        QEMU locks those itself.
+        No domain (by UUID) runs on two hosts, but for one that is just migrating (then: look again). No disk that is writable,
+        and not shareable in one of them at least, is open in two running guests: by its WWID, by file system and path, by its
+        name at the server. Where guests use LUNs that several hosts see, each of those hosts has lock_manager lockd or sanlock in
+        qemu.conf, with its daemon, and lockd a lockspace directory on a shared file system (on the device itself it locks for its
+        own host only); or managed_by names a manager that holds leases or fences. Images on shared file systems without a lock
+        manager are a warning: QEMU locks those itself.
 
     Why it matters
         Two QEMUs that write one disk destroy it, within seconds. QEMU's own locks do not reach a raw device on another host.
 
     How to fix
         now: stop one of the two at once: virsh destroy DOMAIN on the host where it should not run, then check its file systems
-        after a reboot: lock_manager = "lockd" in /etc/libvirt/qemu.conf, with file_lockspace_dir on shared storage in
-            /etc/libvirt/qemu-lockd.conf, or sanlock; restart the daemon (running guests are not locked until they start again)
+        after a reboot: lock_manager = "lockd" in /etc/libvirt/qemu.conf, and in /etc/libvirt/qemu-lockd.conf scsi_lockspace_dir
+            (for LUNs) and lvm_lockspace_dir (for logical volumes) on an NFS or cluster file system; or sanlock; restart the daemon
+            (running guests are not locked until they start again)
         verify: virsh list --uuid on all hosts; lslocks; sanlock client status
 
     When not to
@@ -848,11 +874,13 @@ def test_no_disk_has_two_writers(cluster: Cluster, params: Params) -> None:
             if len(twins) > 1:
                 _judge_twins(cluster, twins, findings)
         writers: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+        sharers: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
         for found in active.values():
             for domain in found:
-                for what in _asked(findings, domain.host, functools.partial(_written, domain)) or ():
-                    writers[what].setdefault(domain.uuid, f"{domain} ({domain.host})")
-        for what, users in sorted(writers.items()):
+                for what, alone in _asked(findings, domain.host, functools.partial(_written, domain)) or ():
+                    (writers if alone else sharers)[what].setdefault(domain.uuid, f"{domain} ({domain.host})")
+        for what, owners in sorted(writers.items()):
+            users = {**sharers.get(what, {}), **owners}
             if len(users) > 1:
                 findings.fail(f"{cluster}: {' '.join(filter(None, what))} is written by {', '.join(sorted(users.values()))}.")
         shared = _judge_locks(cluster, writers, params, findings)
@@ -861,20 +889,23 @@ def test_no_disk_has_two_writers(cluster: Cluster, params: Params) -> None:
 
 
 def _judge_twins(cluster: Cluster, twins: list[Domain], findings: Findings) -> None:
-    """Judge a domain that runs on several hosts: during a migration it does so for a while, one of the two being paused."""
+    """Judge a domain that runs on several hosts: during a migration it does so for a while, one of the two being paused.
+
+    ``running (migrated)`` is no sign of it: a guest that came from another host says so for the rest of its life.
+    """
     places = ", ".join(str(domain.host) for domain in twins)
     states = [_asked(findings, domain.host, functools.partial(getattr, domain, "state")) or "" for domain in twins]
-    if any("migrat" in state or "post-copy" in state for state in states):
+    if any(state.startswith("paused") and ("migrat" in state or "post-copy" in state) for state in states):
         detail = f"{twins[0]} is being migrated between {places}: look again"
         findings.unknown(EvidenceMissing(Cause.SKIPPED, detail, f"domain:{twins[0].uuid}/state"))
     else:
         findings.fail(f"{cluster}: {twins[0]} ({twins[0].uuid}) runs on {places} at once.")
 
 
-def _written(domain: Domain) -> list[tuple[str, ...]]:
-    """Return the identities of the disks that a running domain writes alone."""
-    disks = [disk for disk in domain.live.disks if disk.is_disk and not disk.readonly and not disk.shareable]
-    return [what for disk in disks if (what := identity(domain.host, disk))]
+def _written(domain: Domain) -> list[tuple[tuple[str, ...], bool]]:
+    """Return the identities of the disks that a running domain writes, and whether it means to do so alone (not shareable)."""
+    disks = [disk for disk in domain.live.disks if disk.is_disk and not disk.readonly]
+    return [(what, not disk.shareable) for disk in disks if (what := identity(domain.host, disk))]
 
 
 def _judge_locks(cluster: Cluster, writers: dict[tuple[str, ...], dict[str, str]], params: Params, findings: Findings) -> bool:
@@ -891,7 +922,12 @@ def _judge_locks(cluster: Cluster, writers: dict[tuple[str, ...], dict[str, str]
         return bool(shared_luns or files or networked)
     for host in cluster.hosts:
         locked = _asked(findings, host, functools.partial(_lock_manager, host))
-        if locked is None or locked:
+        if locked is None:
+            continue
+        if locked:
+            mine = shared_luns & common.get(host.name, set())
+            if locked == "lockd" and mine and (where := _asked(findings, host, functools.partial(_local_locks, host))):
+                findings.fail(f"{host}: virtlockd locks LUN {min(mine)} on this host only: {where}.")
             continue
         if shared_luns & common.get(host.name, set()):
             findings.fail(f"{host}: no lock manager in qemu.conf, and guests use LUNs that several hosts see ({min(shared_luns)}).")
@@ -907,6 +943,20 @@ def _lock_manager(host: Host) -> str:
     if name not in daemons:
         return ""
     return name if any(unit(host, daemon).active for daemon in daemons[name]) else ""
+
+
+def _local_locks(host: Host) -> str:
+    """Return why the other hosts do not see virtlockd's locks of block devices, empty when they do.
+
+    By default it locks the device node itself, which is each host's own; only files on a shared file system are seen by all.
+    """
+    given = [str(lockd_conf(host).get(f"{kind}_lockspace_dir", "")) for kind in ("file", "lvm", "scsi")]
+    places = [place for place in given if place]
+    if not places:
+        return "qemu-lockd.conf names no lockspace directory"
+    if not any(shared_mount(host, f"{place.rstrip('/')}/") for place in places):
+        return f"{', '.join(places)} is on no shared file system"
+    return ""
 
 
 @check(

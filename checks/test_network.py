@@ -855,7 +855,8 @@ def test_bridges_are_built(host: Host, params: Params) -> None:
     """Guests that start here, or come here, find their bridge, and a way out of it.
 
     What it checks
-        Every bridge that a domain names, or an active network of libvirt stands on, exists and is up. Unless it is isolated (a
+        Every bridge that a domain names, or an active network of libvirt stands on, exists and, but for switches of Open vSwitch,
+        is up. Unless it is isolated (a
         network of mode nat, route, open or none, or named in allowed_isolated) it has a port that leads out (card, bond, VLAN,
         tunnel) with a carrier, in state forwarding, and without a global address of its own. Spanning tree is off, or its
         forward delay below 15 s (otherwise a warning). No interface of Open vSwitch reports an error.
@@ -884,10 +885,12 @@ def test_bridges_are_built(host: Host, params: Params) -> None:
             if link is None:
                 findings.fail(f"{host}: the bridge {name} of {users} does not exist.")
                 continue
-            findings.fail_if(not link.up, f"{host}: the bridge {name} of {users} is down.")
+            switch = link.kind == "openvswitch" or use.switch  # one in user space (DPDK) shows as a tap
+            # What the host itself plugs into a switch is down by nature while it has no address there: br-int of OpenStack.
+            findings.fail_if(not link.up and not switch, f"{host}: the bridge {name} of {users} is down.")
             isolated = use.isolated or name in params.allowed_isolated
             try:
-                if link.kind == "openvswitch" or use.switch:  # one in user space (DPDK) shows as a tap
+                if switch:
                     _judge_switch(host, name, isolated, findings)
                 elif link.kind == "bridge":
                     _judge_bridge(host, link, isolated, addressed, findings)
@@ -1153,12 +1156,13 @@ def test_packet_filter(host: Host, params: Params) -> None:
     """Strangers reach nothing on the host but what its role needs, and the peers reach that.
 
     What it checks
-        firewalld runs, or for IPv4, and for IPv6 where the host has a global address, a chain at hook input refuses what no rule
-        knows (its policy or last rule), unless external_filter says that another device does. libvirt does not listen on 16509
-        beyond loopback. The zones of firewalld admit ssh or 16514, and the migration ports 49152 to 49215; with role ovirt also
-        54321 and the consoles 5900 to 6923, with openstack 5900 to 5999. TLS of libvirt and consoles that listen and that a zone
-        admits from everywhere are a warning. Rules of nftables and iptables are not judged port by port: there the answer is
-        unknown, as whether the ports can be reached. Connecting to them from outside is not part of this check.
+        firewalld runs with a zone that refuses something, or for IPv4, and for IPv6 where the host has a global address, a chain
+        at hook input refuses what no rule knows (its policy or last rule), unless external_filter says that another device does.
+        libvirt does not listen on 16509 beyond loopback. The zones of firewalld admit ssh or 16514, and the migration ports 49152
+        to 49215; with role ovirt also 54321 and the consoles 5900 to 6923, with openstack 5900 to 5999. TLS of libvirt and
+        consoles that listen and that a zone admits from everywhere are a warning. Rules of nftables and iptables are not judged
+        port by port: there the answer is unknown, as whether the ports can be reached. Connecting to them from outside is not
+        part of this check.
 
     Why it matters
         Closed migration ports show up at the worst moment; open ones can be attacked.
@@ -1190,7 +1194,12 @@ def test_packet_filter(host: Host, params: Params) -> None:
             known = zones(host)
             if known is None:
                 raise EvidenceMissing(Cause.SKIPPED, "firewalld runs, and was not asked for its zones", "firewalld")
-            _judge_zones(host, [zone for zone in known if zone.active], params.role, listening, findings)
+            active = [zone for zone in known if zone.active and zone.name not in _INNER_ZONES]
+            cards = [zone for zone in active if zone.interfaces]
+            if cards and all(zone.target == "ACCEPT" for zone in cards) and not params.external_filter:
+                told = " and ".join(f"{zone.name} whatever comes by {', '.join(zone.interfaces)}" for zone in cards)
+                findings.fail(f"{host}: firewalld refuses nothing: it accepts in zone {told}.")
+            _judge_zones(host, active, params.role, listening, findings)
             return
         chains = [chain for chain in filter_chains(host) if chain.hook == "input"]
         versions = {item.network.version for item in interfaces(host) if item.scope == "global"} or {4}
@@ -1203,8 +1212,7 @@ def test_packet_filter(host: Host, params: Params) -> None:
             findings.unknown(EvidenceMissing(Cause.NOT_COLLECTED, why, "nftables"))
 
 
-def _judge_zones(host: Host, active: list[Zone], role: str, listening: list[Listener], findings: Findings) -> None:
-    outer = [zone for zone in active if zone.name not in _INNER_ZONES]
+def _judge_zones(host: Host, outer: list[Zone], role: str, listening: list[Listener], findings: Findings) -> None:
     if not outer:
         raise EvidenceMissing(Cause.EMPTY, "firewalld has no active zone for the host's own cards", "firewalld")
     unclear = sorted({name for zone in outer for name in zone.services if name not in _SERVICES})

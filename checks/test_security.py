@@ -71,7 +71,7 @@ def _listen_conf(host: Host) -> dict[str, Value]:
 def _gssapi_only(host: Host) -> bool:
     text = host.evidence.files("sasl_conf").get("/etc/sasl2/libvirt.conf") or ""
     found = re.findall(r"^\s*mech_list\s*:\s*(.+?)\s*$", text, re.MULTILINE)
-    return bool(found) and set(found[-1].lower().split()) <= {"gssapi", "gss-spnego"}
+    return bool(found) and set(" ".join(found).lower().split()) <= {"gssapi", "gss-spnego"}
 
 
 def _ports(host: Host, sockets: tuple[str, ...], default: int, given: object = None) -> set[int]:
@@ -79,7 +79,7 @@ def _ports(host: Host, sockets: tuple[str, ...], default: int, given: object = N
     ports = {default} | ({int(str(given))} if str(given).isdigit() else set())
     for name in sockets:
         listen = unit(host, name).properties.get("Listen", "")
-        ports |= {int(port) for port in re.findall(r":(\d+)\b", listen) if unit(host, name).active}
+        ports |= {int(port) for port in re.findall(r":(\d+)(?![^ \n])", listen) if unit(host, name).active}
     return ports
 
 
@@ -102,7 +102,8 @@ def test_confinement_is_on(host: Host) -> None:
 
     How to fix
         now: setenforce 1; Debian and Ubuntu: apt install apparmor apparmor-utils; systemctl restart libvirtd (or virtqemud)
-        after a reboot: SELINUX=enforcing in /etc/selinux/config; apparmor=1 security=apparmor on the kernel command line; no
+        after a reboot: SELINUX=enforcing in /etc/selinux/config (coming from disabled: SELINUX=permissive and touch /.autorelabel
+            first, enforcing after that reboot); apparmor=1 security=apparmor on the kernel command line; no
             security_driver = "none" in /etc/libvirt/qemu.conf
         roll back: mend labels instead of switching off: restorecon -RFv /var/lib/libvirt, setsebool -P virt_use_nfs 1
         verify: virsh capabilities | grep -A1 secmodel; getenforce or aa-status
@@ -931,6 +932,9 @@ def _true(value: object) -> bool:
     return str(value).strip().lower() in ("1", "true", "yes")
 
 
+_MIGRATION_DIR = "/etc/pki/libvirt-migrate"
+
+
 def _encrypts(host: Host) -> tuple[bool, str]:
     """Return whether migration is encrypted, and what is said of it. Raises :class:`EvidenceMissing`."""
     conf, nova = qemu_settings(host), nova_migration(host)
@@ -939,7 +943,10 @@ def _encrypts(host: Host) -> tuple[bool, str]:
         forced = "live_migration_with_native_tls"
     if not forced:
         return False, "migrate_tls_force is not set"
-    place = str(conf.get("migrate_tls_x509_cert_dir") or conf.get("default_tls_x509_cert_dir") or "/etc/pki/qemu").rstrip("/")
+    # A directory for migration alone is taken without being named, when it is there.
+    own = next((path for path in (*certificates(host), *key_modes(host)) if path.startswith(f"{_MIGRATION_DIR}/")), "")
+    usual = _MIGRATION_DIR if own else str(conf.get("default_tls_x509_cert_dir") or "/etc/pki/qemu")
+    place = str(conf.get("migrate_tls_x509_cert_dir") or usual).rstrip("/")
     if f"{place}/server-cert.pem" not in certificates(host):
         if not place.startswith(("/etc/pki/qemu", "/etc/pki/libvirt-")):
             raise EvidenceMissing(Cause.NOT_COLLECTED, f"{host}: {place} was not looked into", "certificates")
@@ -971,7 +978,8 @@ def test_migration_is_private(cluster: Cluster, params: Params) -> None:
 
     What it checks
         On every host of the cluster migrate_tls_force is 1 in qemu.conf (or live_migration_with_native_tls in nova.conf), with
-        server-cert.pem and server-key.pem in migrate_tls_x509_cert_dir, default_tls_x509_cert_dir or /etc/pki/qemu; or
+        server-cert.pem and server-key.pem in migrate_tls_x509_cert_dir, else in /etc/pki/libvirt-migrate where that is there,
+        else in default_tls_x509_cert_dir or /etc/pki/qemu; or
         migration_address (live_migration_inbound_addr) is in one of dedicated_networks: networks that nothing else uses and
         nothing routes.
 

@@ -95,7 +95,7 @@ def test_multipathd_runs(host: Host) -> None:
     with Findings() as findings:
         if not service.active:
             findings.fail(f"{host}: multipathd is {service.active_state or 'not there'}, expected active.")
-        if not service.enabled:
+        if not service.enabled or service.unit_file_state == "enabled-runtime":
             findings.fail(f"{host}: multipathd is {service.unit_file_state or 'not installed'}, expected enabled.")
         for wwid, disks in sorted(wwids(host).items()):
             bare = [disk for disk in disks if disk not in below]
@@ -139,9 +139,11 @@ def test_enough_paths(host: Host, multipath_map: MultipathMap, params: Params) -
             if states is None:
                 raise EvidenceMissing(Cause.MISSING, f"dmsetup does not list {name}", "multipath_dmsetup")
             good, total, minimum = states.count("A"), len(states), params.min_paths
+            if params.min_paths_fc > minimum and _by_fibre(host, multipath_map):
+                minimum = params.min_paths_fc
         else:
             good, total = multipath_map.usable, len(paths)
-            minimum = params.min_paths_fc if _by_fibre(host, multipath_map) else params.min_paths
+            minimum = params.min_paths_fc if paths and _by_fibre(host, multipath_map) else params.min_paths
             if good and not any(path.usable and path.checker_state == "ready" for path in paths):
                 findings.fail(f"{host}: {name} has standby paths only, none is ready.")
         if good < minimum:
@@ -158,9 +160,11 @@ def test_enough_paths(host: Host, multipath_map: MultipathMap, params: Params) -
 def _by_fibre(host: Host, multipath_map: MultipathMap) -> bool:
     """Whether the paths of a map go by Fibre Channel: by multipathd, or by their places in sysfs where an old one does not tell."""
     told = [path.fibre for path in multipath_map.paths]
-    if None not in told:
+    if told and None not in told:
         return any(told)
-    return any("/rport-" in way_of(host, path.dev) for path in multipath_map.paths if path.dev.startswith("sd"))
+    slaves = next((item.slaves for item in dm_maps(host) if item.name == multipath_map.name), ())
+    disks = [path.dev for path in multipath_map.paths] or slaves
+    return any("/rport-" in way_of(host, disk) for disk in disks if disk.startswith("sd"))
 
 
 PENDING = ("i/o pending", "delayed", "undef")

@@ -13,6 +13,7 @@ from pytest_kvmcheck.views.cpu import cmdline, cpuinfo, uname
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.services import unit, units
 from pytest_kvmcheck.views.time import (
+    UNASKED_UNITS,
     chrony_sources,
     clock_devices,
     clocksource,
@@ -51,8 +52,8 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
 
     What it checks
         chrony: it has a reference, stratum 1 to 15, and heard of it within max_update_age_s by the host's own clock. ntpd:
-        leap_none (or a leap second to come) and a source. systemd-timesyncd, active and having set the clock, is accepted with a
-        warning. No daemon at all fails.
+        leap_none (or a leap second to come) and a source. Their own clock (local, 127.127.1.0) is no source. systemd-timesyncd,
+        active and having set the clock within max_update_age_s, is accepted with a warning. No daemon at all fails.
 
     Why it matters
         Guests take their time from the host when they start, and by ptp_kvm ever after.
@@ -72,7 +73,8 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
         chrony = tracking(host)
         if chrony:
             if not chrony.synchronized:
-                findings.fail(f"{host}: chrony follows no source (stratum {chrony.stratum}, {chrony.leap}).")
+                what = "its own clock only" if chrony.alone else "no source"
+                findings.fail(f"{host}: chrony follows {what} (stratum {chrony.stratum}, {chrony.leap}).")
                 return
             age = now_s(host) - chrony.reference_s
             limit = params.max_update_age_s
@@ -87,10 +89,14 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
         daemon = unit(host, "systemd-timesyncd.service")
         if unit(host, "chronyd.service").active or ("chrony.service" in units(host) and unit(host, "chrony.service").active):
             raise EvidenceMissing(Cause.MISSING, "chronyd runs, but chronyc is missing or not answered", "chrony_tracking")
+        if others := [name for name in UNASKED_UNITS if name in units(host) and unit(host, name).active]:
+            raise EvidenceMissing(Cause.MISSING, f"{others[0]} runs, and nothing tells how well", "ntpd_variables")
         if not daemon.active:
             findings.fail(f"{host}: no time daemon answers: neither chrony nor ntpd nor systemd-timesyncd.")
-        elif timesyncd_stamp_s(host) is None:
+        elif (stamp := timesyncd_stamp_s(host)) is None:
             findings.fail(f"{host}: systemd-timesyncd runs, but has not set the clock yet.")
+        elif (age := now_s(host) - stamp) > params.max_update_age_s:
+            findings.fail(f"{host}: systemd-timesyncd last set the clock {age} s ago, at most {params.max_update_age_s} s allowed.")
         else:
             findings.warn(f"{host}: systemd-timesyncd keeps the clock; chrony would keep it better and tell how well.")
 

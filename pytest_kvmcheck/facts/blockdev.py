@@ -1,8 +1,8 @@
 r"""Block devices and their partitions by sysfs.
 
 Source: Documentation/ABI/stable/sysfs-block, Documentation/block/writeback_cache_control.rst. ``start`` and ``size`` are sectors
-of 512 bytes whatever the device's own. ``alignment_offset`` is -1 for a device that is misaligned. The single paths of an
-NVMe namespace (nvme0c1n1) stand there too while the kernel does multipath itself: hidden, without a number, not to be opened.
+of 512 bytes whatever the device's own. ``alignment_offset`` is -1 for a device that is misaligned. Namespaces of NVMe have a WWID
+here. Their single paths (nvme0c1n1) stand there too while the kernel does multipath itself: hidden, without a number.
 
 >>> files = {"/sys/block/sda/dev": "8:0\n", "/sys/block/sda/size": "131072\n", "/sys/block/sda/sda1/dev": "8:1\n",
 ...          "/sys/block/sda/sda1/start": "2048\n", "/sys/block/sda/sda1/size": "129024\n",
@@ -11,6 +11,9 @@ NVMe namespace (nvme0c1n1) stand there too while the kernel does multipath itsel
 >>> devices = parse_block_devices(files)
 >>> devices["sda1"].parent, devices["sda1"].start_bytes, devices["sda"].number, devices["sda"].write_cache
 ('sda', 1048576, (8, 0), 'write back')
+>>> files = {"/sys/block/nvme0n1/dev": "259:0\n", "/sys/block/nvme0n1/wwid": "uuid.5e1a\n", "/sys/block/nvme0c0n1/size": "8\n"}
+>>> [device.wwid for device in parse_block_devices(files).values()]
+['uuid.5e1a']
 >>> parse_scsi_disks("/sys/class/scsi_disk/0:0:0:0/thin_provisioning:1\n/sys/class/scsi_disk/0:0:0:0/cache_type:write back\n")
 {'0:0:0:0': ScsiDisk(thin=True, cache_type='write back')}
 """
@@ -45,6 +48,7 @@ class BlockDevice:
     discard_max_bytes: int | None
     write_cache: str
     cache_type: str
+    wwid: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def parse_block_devices(files: Mapping[str, str]) -> dict[str, BlockDevice]:
         number = re.fullmatch(r"(\d{1,8}):(\d{1,8})", told.get("dev", ""), re.ASCII)
         if not number:
             if "dev" not in told and (parent or _NVME_PATH.fullmatch(name)):  # no partition, or hidden
+                _whole(told, "size")
                 continue
             raise ParseError(f"{name[:40]!r} has no device number: {told.get('dev', '')[:40]!r}")
         found[name] = BlockDevice(
@@ -85,8 +90,16 @@ def parse_block_devices(files: Mapping[str, str]) -> dict[str, BlockDevice]:
             _whole(told, "discard_max_bytes"),
             _words(told, "write_cache"),
             _words(told, "cache_type"),
+            _wwid(told),
         )
     return found
+
+
+def _wwid(told: Mapping[str, str]) -> str:
+    text = told.get("wwid", "")
+    if text and not re.fullmatch(r"[a-z]{2,5}\.[!-~](?:[ -~]*[!-~])?", text):
+        raise ParseError(f"not a WWID: {text[:40]!r}")
+    return text
 
 
 def _whole(told: Mapping[str, str], name: str) -> int | None:

@@ -42,10 +42,12 @@ class Certificate:
     not_after_s: int
 
     def is_for(self, host: str) -> bool:
-        """Whether it is of the host of this name."""
+        """Whether it is of the host of this name; a name without a domain stands for that of any."""
         wanted = host.lower()
         return any(
-            name == wanted or (name.startswith("*.") and wanted.partition(".")[2] == name[2:])
+            name == wanted
+            or ("." not in wanted and name.partition(".")[0] == wanted)
+            or (name.startswith("*.") and wanted.partition(".")[2] == name[2:])
             for name in map(str.lower, self.names)
         )
 

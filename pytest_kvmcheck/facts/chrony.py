@@ -41,9 +41,19 @@ class Tracking:
     leap: str
 
     @property
+    def alone(self) -> bool:
+        """Whether chrony has no source, and vouches for its own clock by the directive ``local``: as of just now, always."""
+        return self.reference_id.upper() == "7F7F0101"
+
+    @property
     def synchronized(self) -> bool:
-        """Whether chrony follows a source. A pending leap second is fine."""
-        return self.reference_id not in ("00000000", "") and 1 <= self.stratum <= 15 and self.leap != "Not synchronised"
+        """Whether chrony follows a source, not just its own clock. A pending leap second is fine."""
+        return (
+            not self.alone
+            and self.reference_id not in ("00000000", "")
+            and 1 <= self.stratum <= 15
+            and self.leap != "Not synchronised"
+        )
 
 
 def parse_tracking(text: str) -> Tracking:

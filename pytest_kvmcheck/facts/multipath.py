@@ -13,6 +13,9 @@ key ``paths`` counts its working paths only, so the path objects are what is cou
 ...       "size=2.0G features='1 queue_if_no_path' hwhandler='0' wp=rw\n`-+- policy='round-robin 0' prio=1 status=active\n" \
 ...       "  |- 0:0:0:1  sde 8:64 active ready running\n  `- 1:0:0:1  sdf 8:80 failed faulty running\n"
 >>> [mpath6] = parse_maps(old)
+>>> [slow] = parse_maps(old.replace("active ready", "active i/o pending"))
+>>> slow.paths[0].checker_state
+'i/o pending'
 >>> mpath6.vendor, mpath6.features, mpath6.groups, [(path.dev, path.dm_state) for path in mpath6.paths]
 ('3PARdata', '1 queue_if_no_path', (1,), [('sde', 'active'), ('sdf', 'failed')])
 """
@@ -124,7 +127,7 @@ _FEATURES = re.compile(r"\[?size=\S+?[\]\[ ]+features='?(?P<features>[^'\]]*)['\
 _GROUP = re.compile(r"[ |`\\_+-]+(?:policy='[^']*' prio=(?P<new>-?\d+) status=\w+|[\w-]+ \d+ \[prio=(?P<old>-?\d+)\]\[\w+\])")
 _PATH = re.compile(
     r"[ |`\\_-]+(?:[\d#]+:[\d#]+:[\d#]+:[\d#]+) +(?P<dev>\S+) +[\d#]+:[\d#]+ *"
-    r"(?: (?P<dm>\w+) +(?P<checker>\w+(?: pending)?)(?: +(?P<state>\w+))?|\[(?P<odm>\w+)\] *\[(?P<ochecker>\w+)\])"
+    r"(?: (?P<dm>\w+) +(?P<checker>(?:i/o )?\w+)(?: +(?P<state>\w+))?|\[(?P<odm>\w+)\] *\[(?P<ochecker>\w+)\])"
 )
 
 

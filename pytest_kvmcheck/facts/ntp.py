@@ -7,13 +7,14 @@ Source: https://www.ntp.org/documentation/4.2.8-series/ntpq/. Offset, root delay
 >>> parse_ntp(text)
 NtpVariables(synchronized=True, offset_s=-0.00042, root_delay_s=0.0123, root_dispersion_s=0.0305)
 
-Peers, after two lines of heading: a tally code (* system peer, o PPS peer, + candidate, - outlier, # backup, x false ticker,
-. excess, blank rejected), the address, reference id, stratum, type, seconds since the last answer, poll, reach (octal) and times.
+Peers, after two lines of heading: a tally code (* system peer, o PPS peer, + candidate, - outlier, # backup, x false ticker, .
+excess, blank rejected), the address, reference id, stratum, type (NTPsec: a number of cookies of NTS), seconds since the last
+answer, poll, reach (octal) and times.
 
 >>> peers = parse_peers('''     remote           refid      st t when poll reach   delay   offset  jitter
 ... ==============================================================================
 ... *192.0.2.1       .GPS.            1 u   33   64  377    0.320   -0.012   0.041
-...  192.0.2.9       .INIT.          16 u    -   64    0    0.000    0.000   0.000
+...  192.0.2.9       .INIT.          16 u    -   64    0    0.000   +0.000   0.000
 ... ''')
 >>> [(peer.tally, peer.address, peer.reach, peer.used) for peer in peers]
 [('*', '192.0.2.1', 255, True), (' ', '192.0.2.9', 0, False)]
@@ -47,7 +48,7 @@ def parse_ntp(text: str) -> NtpVariables:
         raise ParseError(f"not the variables of ntpd: {text.strip()[:60]!r}")
     words = {word.strip() for word in head[1].split(",")}
     good = bool(words & {"leap_none", "leap_add_sec", "leap_del_sec"}) and any(word.startswith("sync_") for word in words)
-    good &= not words & {"sync_unspec", "leap_alarm"}
+    good &= not words & {"sync_unspec", "sync_local", "leap_alarm"}
     return NtpVariables(good, *(round(float(value) / 1000, 9) for value in (values["offset"], values["rootdelay"], dispersion)))
 
 
@@ -63,8 +64,8 @@ def parse_epoch(text: str) -> int:
 
 
 _PEER = re.compile(
-    r"(?P<tally>[ *o+#x.-])(?P<address>\S+) +\S+ +\d{1,2} [lubspBAMmsS-] +(?:-|\d+[mhdy]?) +\d+[mhdy]? +"
-    r"(?P<reach>[0-7]{1,3})(?: +-?[\d.]+){3}",
+    r"(?P<tally>[ *o+#x.-])(?P<address>\S+) +\S+ +\d{1,2} [lubspBAMmsS0-9-] +(?:-|\d+[mhdy]?) +\d+[mhdy]? +"
+    r"(?P<reach>[0-7]{1,3})(?: +[+-]?[\d.]+){3}",
     re.ASCII,
 )
 
@@ -79,13 +80,18 @@ class Peer:
 
     @property
     def refclock(self) -> bool:
-        """Whether it is a reference clock of this host."""
-        return self.address.startswith("127.127.")
+        """Whether it is a reference clock of this host; 127.127.1.x is not: that is the clock of the host itself."""
+        return self.address.startswith("127.127.") and not self.own
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the clock that ntpd keeps, as its own source of last resort."""
+        return self.address.startswith(("127.127.1.", "LOCAL("))
 
     @property
     def used(self) -> bool:
         """Whether ntpd trusts it and can hear it."""
-        return self.tally in ("*", "o", "+", "-", "#") and self.reach > 0
+        return self.tally in ("*", "o", "+", "-", "#") and self.reach > 0 and not self.own
 
 
 @empty_is_an_answer("no server is configured")

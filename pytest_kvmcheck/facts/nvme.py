@@ -23,6 +23,8 @@ from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 FABRICS = ("tcp", "rdma", "fc")
 _ADDRESS = re.compile(r"([0-9a-f:.]+|[a-z_]+=[^,=\s]*(,[a-z_]+=[^,=\s]*)*)?")
+#: A name that the kernel makes of serial number and model of a drive that tells none holds blanks.
+_MADE_UP = r"[\w.:/+()#&-]+(?: +[\w.:/+()#&-]+)*"
 DISCOVERY = "nqn.2014-08.org.nvmexpress.discovery"
 
 
@@ -81,12 +83,12 @@ def parse_nvme(files: Mapping[str, str]) -> Nvme:
             if value not in ("Y", "N"):
                 raise ParseError(f"{path} is neither Y nor N: {value[:40]!r}")
             native = value == "Y"
-        elif not re.fullmatch(r"/sys/class/nvme-subsystem/[^/]+/[a-z]+", path) or not re.fullmatch(r"[\w.:-]+", value):
+        elif not re.fullmatch(r"/sys/class/nvme-subsystem/[^/]+/[a-z]+", path) or not re.fullmatch(_MADE_UP, value):
             raise ParseError(f"not a file of NVMe: {path[:60]!r}: {value[:40]!r}")
     found = {}
     for name, own in sorted(told.items()):
         nqn = own.get("subsysnqn", "")
-        named = r"nqn\.[\w.:-]+" if own.get("transport") in FABRICS else r"[\w.: -]*"
+        named = r"nqn\.[\w.:-]+" if own.get("transport") in FABRICS else rf"(?:{_MADE_UP})?"
         if not {"transport", "state"} <= set(own) or not re.fullmatch(named, nqn):
             raise ParseError(f"{name} tells no transport, state or subsystem: {nqn[:40]!r}")
         timeout = own.get("ctrl_loss_tmo", "")
@@ -107,6 +109,6 @@ def parse_nvme(files: Mapping[str, str]) -> Nvme:
 
 
 def _word(what: str, value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z -]{1,40}", value):
+    if not re.fullmatch(r"[a-z][a-z -]{1,40}(?: \(no IO\))?", value):
         raise ParseError(f"{what[:60]}: not a state: {value[:40]!r}")
     return value

@@ -81,7 +81,10 @@ def parse_units(text: str) -> dict[str, Unit]:
     """Return units by every name they have. Raises :class:`ParseError` when a record lacks Id or LoadState."""
     units: dict[str, Unit] = {}
     for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip()):
-        properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        properties: dict[str, str] = {}
+        for name, value in (line.split("=", 1) for line in block.splitlines() if "=" in line):
+            # A socket has one Listen= for each place where it listens.
+            properties[name] = f"{properties[name]}\n{value}" if name == "Listen" and name in properties else value
         if "Id" not in properties or "LoadState" not in properties:
             raise ParseError(f"not the properties of a unit: {block[:80]!r}")
         unit = Unit(

@@ -23,6 +23,11 @@ _NOT_PERMITTED = re.compile(
     r"|authentication (?:failed|unavailable|is required)|^sudo: |requires? superuser|only root can",
     re.IGNORECASE | re.MULTILINE,
 )
+#: What sudo says of a command that it does not run; it ends with 1 then, which many take for "nothing found".
+_REFUSED = re.compile(
+    r"^sudo: .*(?:password is required|terminal is required|not allowed to)|^sorry, user \S+ is not allowed to execute",
+    re.IGNORECASE | re.MULTILINE,
+)
 _NOT_FOUND = re.compile(r"not found|no such file or directory", re.IGNORECASE)
 
 
@@ -194,6 +199,8 @@ def _sections(text: str, nonce: str) -> Iterator[tuple[str, str, re.Match[str] |
 
 def cause_of(rc: int, stdout: str, stderr: str) -> Cause | None:
     """Return why a command that ended with *rc* gave no usable answer, or None when the exit code is the answer."""
+    if _REFUSED.search(stderr):
+        return Cause.NOT_PERMITTED
     if rc == 0:
         return None
     if rc == RC_SKIPPED and not stdout:

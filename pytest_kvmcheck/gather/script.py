@@ -78,7 +78,18 @@ g() {{
   done
   if [ $n = 0 ]; then [ "$x" ] && return {RC_DENIED}; return {RC_NOTHING_THERE}; fi
   if [ -z "$r" ]; then grep -H ^ -- "$@"; return 0; fi
-  for i; do if [ -r "$i" ]; then grep -H ^ -- "$i"; else $SUDO grep -H ^ -- "$i"; fi; done; return 0
+  r=
+  for i; do
+    if [ -r "$i" ]; then grep -H ^ -- "$i"; r=1; continue; fi
+    {{ e=$($SUDO grep -H ^ -- "$i" 2>&1 >&4); c=$?; }} 4>&1
+    # sudo ends with 1 when it refuses, as grep does for an empty file.
+    case $c,$e in
+    0,*|1,) r=1 ;;
+    *"No such file"*) echo "grep: $i: No such file or directory" >&2 ;;
+    *) echo "grep: $i: Permission denied" >&2; x=1 ;;
+    esac
+  done
+  [ "$r" ] && return 0; [ "$x" ] && return {RC_DENIED}; return {RC_NOTHING_THERE}
 }}
 """
 

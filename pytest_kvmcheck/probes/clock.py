@@ -23,9 +23,12 @@ CLOCK: tuple[Probe, ...] = (
     # chronyc prints its own errors on standard output, so the exit code decides.
     command("chrony_tracking", "chronyc -n -c tracking", "chrony: reference, offset and error of the clock", roles=EVERYWHERE),
     command("ntpd_variables", "ntpq -c rv", "ntpd: reference, offset and error of the clock", roles=EVERYWHERE),
-    command(
+    # systemd before 239 has no such file: then it is not known, while no stamp beside a running daemon says that it never did.
+    shell(
         "timesyncd_stamp",
-        "stat -c %Y /run/systemd/timesync/synchronized",
+        "if [ -d /run/systemd/timesync ] || ! grep -sqx systemd-timesyn /proc/[0-9]*/comm; then\n"
+        "  stat -c %Y /run/systemd/timesync/synchronized\n"
+        "else echo 'systemd-timesyncd of this release does not tell when it set the clock' >&2; exit 1; fi",
         "when systemd-timesyncd last set the clock",
         roles=EVERYWHERE,
     ),

@@ -139,8 +139,8 @@ DISKS: tuple[Probe, ...] = (
         "/sys/block/*/dev /sys/block/*/*/dev /sys/block/*/size /sys/block/*/*/size /sys/block/*/*/start"
         " /sys/block/*/alignment_offset /sys/block/*/*/alignment_offset"
         " /sys/block/*/queue/physical_block_size /sys/block/*/queue/optimal_io_size /sys/block/*/queue/discard_max_bytes"
-        " /sys/block/*/queue/write_cache /sys/block/*/cache_type",
-        "block devices and partitions: numbers, alignment, discard, write cache",
+        " /sys/block/*/queue/write_cache /sys/block/*/cache_type /sys/block/nvme*/wwid",
+        "block devices and partitions: numbers, alignment, discard, write cache, identity of NVMe namespaces",
         max_bytes=4 * MAX_BYTES,  # hosts of a SAN have thousands of paths
     ),
     # The names of these hold colons, which part path and line in the answer of a file probe.

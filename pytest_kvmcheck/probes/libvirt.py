@@ -186,7 +186,12 @@ LIBVIRT: tuple[Probe, ...] = (
         "whether vhost-net is there",
     ),
     files("libvirt_conf", _DAEMON_CONF, "configuration of the libvirt daemons", root=Root.MAY),
-    files("qemu_conf", "/etc/libvirt/qemu.conf", "configuration of libvirt's QEMU driver", root=Root.MAY),
+    files(
+        "qemu_conf",
+        "/etc/libvirt/qemu.conf /etc/libvirt/qemu-lockd.conf",
+        "configuration of libvirt's QEMU driver and of its locks",
+        root=Root.MAY,
+    ),
     files("sasl_conf", "/etc/sasl2/libvirt.conf", "SASL mechanisms of libvirt", root=Root.MAY),
     shell(
         "managers",

@@ -81,7 +81,8 @@ STORAGE: tuple[Probe, ...] = (
     # This key only: the records hold CHAP secrets. iscsiadm would start iscsid.
     shell(
         "iscsi_nodes",
-        'set --; for d in /etc/iscsi/nodes /var/lib/iscsi/nodes; do [ -d $d ] && set -- "$@" $d; done\n'
+        "set --; for d in /etc/iscsi/nodes /var/lib/iscsi/nodes; do\n"
+        '  if [ -d $d ] || denied ${d%/*}; then set -- "$@" $d; fi; done\n'
         "[ $# -gt 0 ] || exit 66\n"
         "$SUDO grep -rHE '^node.startup = ' \"$@\"; r=$?; [ $r -le 1 ] && exit 0; exit $r",
         "iSCSI targets on record, and whether they are logged in at boot",

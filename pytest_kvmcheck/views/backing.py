@@ -90,7 +90,7 @@ def _behind_disk(host: Host, disk: Disk) -> Iterator[Served]:
     elif disk.type != "block" or not disk.source:
         return
     names = device_places(host).paths.get("block", {})
-    waiting, seen = [_kernel_name(host, source)], set[str]()
+    waiting, seen = [kernel_name(host, source)], set[str]()
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -121,7 +121,7 @@ def _nvme_paths(name: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(path for path in names if re.fullmatch(rf"{whole[1]}c\d{{1,5}}{whole[2]}", path, re.ASCII))
 
 
-def _kernel_name(host: Host, path: str) -> str:
+def kernel_name(host: Host, path: str) -> str:
     """Return the kernel's name of the block device at *path*: of maps and logical volumes too; else *path* itself."""
     parts = path.removeprefix("/dev/").split("/")
     if len(parts) == 1:

@@ -47,10 +47,17 @@ def apparmor_enabled(host: Host) -> bool:
 
 
 def selinux_at_boot(host: Host) -> str:
-    """Return what SELinux will be after a reboot (enforcing, permissive, disabled); empty when no file says so."""
-    text = host.evidence.files("security_modules").get(_CONFIG) or ""
-    found = re.findall(r"^\s*SELINUX=\s*(\w+)\s*$", text, re.MULTILINE)
-    return str(found[-1]) if found else ""
+    """Return what SELinux will be after a reboot (enforcing, permissive, disabled); empty when there is no such file.
+
+    As libselinux does, it takes the first line, small letters or capitals, whatever comes after the word.
+    """
+    text = host.evidence.files("security_modules").get(_CONFIG)
+    if text is None:
+        return ""
+    found = re.search(r"^[ \t]*SELINUX=[ \t]*(\w+)", text, re.MULTILINE)
+    if not found:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"{_CONFIG} does not say what SELinux will be", "security_modules")
+    return found[1].lower()
 
 
 @fact

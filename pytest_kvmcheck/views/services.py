@@ -129,6 +129,13 @@ def qemu_conf(host: Host) -> dict[str, Value]:
 
 
 @fact
+def lockd_conf(host: Host) -> dict[str, Value]:
+    """Settings of the locks that virtlockd keeps for QEMU; none when there is no such file, as all of them have defaults."""
+    text = host.evidence.files("qemu_conf").get("/etc/libvirt/qemu-lockd.conf")
+    return {} if text is None else parsing("qemu_conf", parse_conf, text)
+
+
+@fact
 def validation(host: Host) -> tuple[Verdict, ...]:
     """What virt-host-validate says, run as root."""
     return host.evidence.parsed("virt_host_validate", parse_validation, ok=(0, 1))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.mounts import Mount, mount_of
-from pytest_kvmcheck.views.blocks import block_devices
+from pytest_kvmcheck.views.backing import kernel_name
+from pytest_kvmcheck.views.blocks import block_devices, device_of, with_all_below
+from pytest_kvmcheck.views.domains import storage_pools
 from pytest_kvmcheck.views.host import Host, fact
 from pytest_kvmcheck.views.storage import dm_maps, wwids
 from pytest_kvmcheck.views.system import mounts
@@ -58,7 +61,42 @@ def luns(host: Host) -> dict[str, Lun]:
             wwid = plain_wwid(item.uuid)
             size = devices[item.device].size_bytes if item.device in devices else 0
             found[wwid] = Lun(wwid, size, len(item.slaves), frozenset({item.name, item.device, *item.slaves}), True)
+    for name, device in devices.items():
+        wwid = plain_wwid(device.wwid)
+        if wwid and wwid not in found:
+            found[wwid] = Lun(wwid, device.size_bytes, 1, frozenset({name}), False)
     return found
+
+
+def luns_below(host: Host, path: str) -> tuple[tuple[str, ...], str]:
+    """Return the WWIDs of the LUNs that the block device at *path* lies on, and which part of them it is.
+
+    The part is the same on every host: the number of a partition, the uuid of a logical volume; empty for the LUN itself.
+    Local devices lie on none. Raises :class:`EvidenceMissing` for a name that leads nowhere we can see.
+    """
+    if wwid := lun_named(host, path):
+        return (wwid,), ""
+    name = kernel_name(host, path)
+    if name not in block_devices(host):
+        name = device_of(host, path)
+    below = set(with_all_below(host, name))
+    found = sorted(lun.wwid for lun in luns(host).values() if lun.names & below)
+    nameless = next((item for item in sorted(below) if re.fullmatch(r"nvme\d+n\d+", item, re.ASCII)), "")
+    if not found and nameless:
+        raise EvidenceMissing(Cause.MISSING, f"the kernel does not tell the WWID of {nameless} below {path}", "block_devices")
+    if not found or any(name in luns(host)[wwid].names for wwid in found):
+        return tuple(found), ""
+    return tuple(found), _part(host, name)
+
+
+def _part(host: Host, name: str) -> str:
+    uuid = next((item.uuid for item in dm_maps(host) if item.device == name), "")
+    if match := re.match(r"part(\d+)-mpath-", uuid):
+        return f"partition {int(match[1])}"
+    device = block_devices(host)[name]
+    if device.parent:
+        return f"partition {device.name.removeprefix(device.parent).lstrip('p')}"
+    return uuid or name
 
 
 def lun_named(host: Host, path: str) -> str:
@@ -93,8 +131,8 @@ def mount_terms(mount: Mount) -> tuple[str, str, str, str]:
 
 
 def is_block(disk: Disk) -> bool:
-    """Whether the disk's source is a block device of the host."""
-    return disk.type == "block" and disk.source.startswith("/dev/")
+    """Whether the disk's source is a block device of the host; one that is given as a file is it too."""
+    return disk.type in ("block", "file") and disk.source.startswith("/dev/")
 
 
 def identity(host: Host, disk: Disk) -> tuple[str, ...]:
@@ -104,11 +142,32 @@ def identity(host: Host, disk: Disk) -> tuple[str, ...]:
     if disk.type == "network":
         return ("network", disk.protocol, disk.source)
     if disk.type == "volume":
-        return ("volume", host.name, disk.pool, disk.source)
-    if is_block(disk):
-        wwid = lun_named(host, disk.source)
-        return ("LUN", wwid) if wwid else ("device", host.name, disk.source)
-    mount = shared_mount(host, disk.source)
-    if mount:
-        return ("file", mount.source, disk.source.removeprefix(mount.target))
-    return ("file", host.name, disk.source)
+        return _volume(host, disk)
+    return _block(host, disk.source) if is_block(disk) else _file(host, disk.source)
+
+
+def _block(host: Host, path: str) -> tuple[str, ...]:
+    # The kernel's RBD: udev names the device after pool and image, as QEMU's own names it.
+    if match := re.fullmatch(r"/dev/rbd(?:-pve/[0-9a-f-]+)?/(.+/.+)", path):
+        return ("network", "rbd", match[1])
+    wwids, part = luns_below(host, path)
+    return ("LUN", wwids[0], part) if wwids else ("device", host.name, path)
+
+
+def _file(host: Host, path: str) -> tuple[str, ...]:
+    mount = shared_mount(host, path)
+    return ("file", mount.source, path.removeprefix(mount.target)) if mount else ("file", host.name, path)
+
+
+def _volume(host: Host, disk: Disk) -> tuple[str, ...]:
+    """Return what the volume of a pool is: the definition of the domain names the pool only."""
+    known = storage_pools(host).get(disk.pool)
+    if known is None:
+        raise EvidenceMissing(Cause.MISSING, f"libvirt has no pool {disk.pool[:40]!r}", "objects")
+    pool = known[0]
+    if pool.type == "rbd" and pool.source:
+        return ("network", "rbd", f"{pool.source[-1]}/{disk.source}")
+    if pool.type in ("iscsi", "iscsi-direct"):
+        return ("network", "iscsi", *pool.source, disk.source)
+    path = f"{pool.target.rstrip('/')}/{disk.source}"
+    return _block(host, path) if path.startswith("/dev/") else _file(host, path)

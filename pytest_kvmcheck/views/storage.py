@@ -47,7 +47,13 @@ def multipath_maps(host: Host) -> tuple[MultipathMap, ...]:
     if record.cause in (Cause.SKIPPED, Cause.MISSING):
         return tuple(MultipathMap(item.name, item.uuid, "", "", None, ()) for item in known)
     told = {item.name: item for item in host.evidence.parsed("multipath_maps", parse_maps)}
-    silent = [MultipathMap(item.name, item.uuid, "", "", None, ()) for item in known if item.name not in told]
+    # An alias with a blank has another spelling in the kernel.
+    ids = {item.uuid for item in told.values()}
+    silent = [
+        MultipathMap(item.name, item.uuid, "", "", None, ())
+        for item in known
+        if item.name not in told and item.uuid.removeprefix("mpath-") not in ids
+    ]
     return tuple(sorted((*told.values(), *silent), key=lambda item: item.name))
 
 

@@ -16,6 +16,9 @@ from pytest_kvmcheck.facts.timedaemon import Daemon, parse_daemon
 from pytest_kvmcheck.views.cpu import cpuinfo, uname
 from pytest_kvmcheck.views.host import Host, fact
 
+#: Daemons that answer neither chronyc nor ntpq, or may not.
+UNASKED_UNITS = ("ntpd.service", "ntp.service", "ntpsec.service", "ntpd-rs.service", "openntpd.service")
+
 _CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0"
 
 

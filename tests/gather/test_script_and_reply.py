@@ -103,6 +103,34 @@ def test_files_say_missing_denied_and_empty(shell: list[str], tmp_path: Path) ->
     assert full.stdout == "1\n2\n"
 
 
+def test_what_sudo_refuses_is_not_missing(shell: list[str], tmp_path: Path) -> None:
+    """Whoever may run some commands by sudo need not may run all: a refusal ends with 1, as a search without result does."""
+    for name in ("granted", "empty", "refused"):
+        (tmp_path / name).touch(0)
+    tmp_path.chmod(0o700)
+    sudo = (
+        "fake() {\n"
+        "  case $5 in */granted) echo 'sudo: unable to resolve host kvm01' >&2; echo \"$5:text\" ;;\n"
+        '  */empty) return 1 ;; */none) echo "grep: $5: No such file or directory" >&2; return 2 ;;\n'
+        "  *) echo 'sudo: a password is required' >&2; return 1 ;; esac; }\nSUDO=fake\n"
+    )
+
+    def read(*names: str) -> tuple[str, str, int]:
+        text = f"{script.HELPERS}{sudo}g {' '.join(f'{tmp_path}/{name}' for name in names)}"
+        user: dict[str, Any] = {"user": 65534} if os.getuid() == 0 else {}
+        done = subprocess.run([*shell, "-c", text], capture_output=True, text=True, timeout=20, check=False, cwd="/", **user)
+        return done.stdout, done.stderr, done.returncode
+
+    assert read("granted", "empty", "refused") == (
+        f"{tmp_path}/granted:text\n",
+        f"grep: {tmp_path}/refused: Permission denied\n",
+        0,
+    )
+    assert read("refused")[2] == script.RC_DENIED
+    assert reply.cause_of(0, "", "sudo: a password is required\n") is Cause.NOT_PERMITTED
+    assert reply.cause_of(0, "x", "sudo: unable to resolve host kvm01: Name or service not known\n") is None
+
+
 def test_a_command_that_reads_one_file_keeps_its_colons(shell: list[str], tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("vendor_id\t: AuthenticAMD\nflags\t\t: fpu svm\n")
     found = ask(Probe("x", "", f"grep -E '^flags' {tmp_path}/cpuinfo", one_file=True), shell=shell)["x"]
