@@ -884,8 +884,10 @@ def test_fibre_channel_ports(host: Host, params: Params) -> None:
             again = later.get(port.name)
             if again is None:
                 raise EvidenceMissing(Cause.MISSING, f"the counters of {port.name} were not read again", "fc_hosts_later")
+            if lost := sorted(set(port.counters) - set(again.counters)):
+                raise EvidenceMissing(Cause.MISSING, f"{lost[0]} of {port.name} was not read again", "fc_hosts_later")
             for counter, count in sorted(port.counters.items()):
-                grown = again.counters.get(counter, 0) - count
+                grown = again.counters[counter] - count
                 findings.fail_if(grown > 0, f"{host}: {counter} of {port.name} grew by {grown} while it was looked at.")
 
 
