@@ -50,7 +50,8 @@ def test_healthy(with_guest: Machine) -> None:
 def test_another_clock(with_guest: Machine) -> None:
     with_guest.run(f"echo acpi_pm > {CLOCK}", host="guest01")
     turned = judge.turned(of_guest(with_guest, "guest01"), GOOD)
-    assert turned.keys() == {"KVM-GST-002@guest01"}, propose.turns(turned)
+    # A worse clock may cost chrony its source for a while.
+    assert turned.keys() - {"KVM-GST-003@guest01"} == {"KVM-GST-002@guest01"}, propose.turns(turned)
     assert judge.fits(turned["KVM-GST-002@guest01"], "fail: acpi_pm")
 
 
