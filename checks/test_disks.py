@@ -932,7 +932,8 @@ def test_disk_is_without_error(host: Host, domain: Domain, disk: Disk, params: P
     What it checks
         QEMU counts no error of the disk, and the guest is not paused by one. In the last window_h hours the kernel told of no I/O
         error of a device below the image; errors of a single path of a multipath map are a warning. No software RAID below it is
-        degraded. error_policy and rerror_policy, saved and in force, are among allowed_policies; ignore never is.
+        degraded. error_policy and rerror_policy, saved and in force, are among allowed_policies; ignore never is. What is
+        below ZFS and below volumes of LUN pools is not asked, and unknown.
 
     Why it matters
         A guest that is paused by a full or lost disk looks like a running one to all but its users. With ignore, it goes on with
