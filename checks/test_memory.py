@@ -27,6 +27,7 @@ from pytest_kvmcheck.views.memory import (
     requested_pages,
     swaps,
     sysctl_conf,
+    sysctl_passed_over,
     vm_setting,
 )
 from pytest_kvmcheck.views.placement import size
@@ -240,8 +241,9 @@ def test_pool_survives_reboot(host: Host) -> None:
 
     What it checks
         Each size with pages has a source at boot that yields as many: sysctl.d (default size only) or the kernel command line.
-        Only a unit, tmpfiles or TuneD file that mentions huge pages is a warning, as its number is not computed; so are 1 GiB
-        pages that do not come from the kernel command line.
+        Only a unit (other than a mount), tmpfiles or TuneD file that mentions huge pages is a warning, as its number is not
+        computed; so are 1 GiB pages that do not come from the kernel command line. /etc/sysctl.conf counts where a file of
+        sysctl.d links to it: systemd reads nothing else, and Debian 13 has no such link.
 
     Why it matters
         A reservation made by echo or ``sysctl -w`` is gone after a reboot, and guests do not start.
@@ -250,7 +252,7 @@ def test_pool_survives_reboot(host: Host) -> None:
         now: nothing is wrong until the reboot
         after a reboot: echo 'vm.nr_hugepages = COUNT' > /etc/sysctl.d/80-hugepages.conf, or hugepagesz= and hugepages= on the
             kernel command line (grubby, grub2-mkconfig)
-        verify: grep -rs nr_hugepages /etc/sysctl.d /etc/sysctl.conf; cat /proc/cmdline
+        verify: grep -rs nr_hugepages /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d; cat /proc/cmdline
 
     When not to
         Test hosts.
@@ -268,8 +270,11 @@ def test_pool_survives_reboot(host: Host) -> None:
             # sysctl.d is applied after the command line and wins, upwards and downwards.
             found = sources.get("sysctl.d", sources.get("command line", 0))
             if found < pool.total:
-                others = host.evidence.text("hugepage_sources").split()
+                # A mount unit says where pages can be had, and reserves none.
+                others = [path for path in host.evidence.text("hugepage_sources").splitlines() if not path.endswith(".mount")]
                 what = f"{host}: {pool.total} pages of {size(page)} now, {found} after a reboot"
+                if page == default_page_bytes(host) and "vm.nr_hugepages" in sysctl_passed_over(host):
+                    what += " (systemd does not read /etc/sysctl.conf here: no file of sysctl.d links to it)"
                 if others:
                     findings.warn(f"{what} by sysctl.d and command line; {', '.join(others[:4])} may add some.")
                 else:

@@ -13,7 +13,7 @@ from pytest_kvmcheck.facts.meminfo import parse_meminfo
 from pytest_kvmcheck.facts.numa import NumaNode, parse_distances, parse_numa
 from pytest_kvmcheck.facts.shellvars import parse_assignments
 from pytest_kvmcheck.facts.swaps import Swap, parse_swaps
-from pytest_kvmcheck.facts.sysctlconf import effective
+from pytest_kvmcheck.facts.sysctlconf import effective, passed_over
 from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.host import Host, fact
 
@@ -116,6 +116,14 @@ def sysctl_conf(host: Host) -> dict[str, str]:
     files = host.evidence.files("sysctl_files")
     files.demand_all_readable()
     return parsing("sysctl_files", effective, files)
+
+
+@fact
+def sysctl_passed_over(host: Host) -> dict[str, str]:
+    """Kernel settings of a /etc/sysctl.conf that systemd does not read at boot."""
+    files = host.evidence.files("sysctl_files")
+    files.demand_all_readable()
+    return parsing("sysctl_files", passed_over, files)
 
 
 @fact
