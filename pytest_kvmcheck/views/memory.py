@@ -147,6 +147,16 @@ def choice(host: Host, probe: str, path: str) -> str:
 
 
 @fact
+def thp_exists(host: Host) -> bool:
+    """Whether the kernel has transparent huge pages at all; one built with PREEMPT_RT has none."""
+    files = host.evidence.files("thp")
+    if not files:
+        files.demand_all_readable()
+        demand_sysfs(host)
+    return bool(files)
+
+
+@fact
 def distances(host: Host) -> dict[int, dict[int, int]]:
     """Distances between NUMA nodes; every node has a row."""
     found = parsing("numa", parse_distances, host.evidence.files("numa"))
