@@ -27,6 +27,8 @@ from pytest_kvmcheck.views.memory import (
     requested_pages,
     swaps,
     sysctl_conf,
+    sysctl_passed_over,
+    thp_exists,
     vm_setting,
 )
 from pytest_kvmcheck.views.placement import size
@@ -49,6 +51,10 @@ class Need:
     running: bool
 
 
+#: The modes of <numatune> that leave memory no other node: by policy, or by the cgroup alone.
+_BINDING = ("strict", "restrictive")
+
+
 @fact
 def huge_page_needs(host: Host) -> tuple[Need, ...]:
     """What running domains hold, and what those that must start (autostart, critical) will need."""
@@ -63,24 +69,25 @@ def _needs(domain: Domain) -> Iterator[Need]:
     if xml.hugepages is None:
         return
     default = default_page_bytes(domain.host)
-    everything = xml.numatune_nodeset if xml.numatune_mode == "strict" else None
+    everything = xml.numatune_nodeset if xml.numatune_mode in _BINDING else None
     if not xml.cells and (everywhere := xml.huge_page_of(None, default)):
         yield Need(domain.name, everywhere, everything, -(-xml.memory_bytes // everywhere), running)
     for cell in xml.cells:
         own = xml.huge_page_of(cell.id, default)
         if own is None:
             continue
-        node = cell.memnode if cell.memnode is not None and cell.memnode_mode == "strict" else everything
-        if cell.memnode is not None and cell.memnode_mode != "strict":
+        node = cell.memnode if cell.memnode is not None and cell.memnode_mode in _BINDING else everything
+        if cell.memnode is not None and cell.memnode_mode not in _BINDING:
             node = None
         yield Need(domain.name, own, node, -(-cell.memory_bytes // own), running)
 
 
 @condition
 def huge_pages_used(host: Host) -> str | None:
-    """Hold where a domain that runs or has to start uses huge pages."""
-    if any(domain.saved.hugepages is not None for domain in domains(host)):
-        return None
+    """Hold where a domain uses huge pages, or will at its next start."""
+    for domain in domains(host):
+        if domain.saved.hugepages is not None or (domain.running and domain.live.hugepages is not None):
+            return None
     return "no domain uses huge pages"
 
 
@@ -102,9 +109,9 @@ def test_pool_covers_domains(host: Host, numa_node: NumaNode) -> None:
     """Each guest that runs on huge pages, or has to start on them, finds its pages on the node where it wants them.
 
     What it checks
-        For each page size: what domains bound strictly to this node need is in its pool, and what those of them need that are
-        off is free there. On the first node, the same summed over the whole host, for domains that may use any node. Domains
-        that run, have autostart or are critical count.
+        For each page size: what domains bound to this node (mode strict or restrictive) need is in its pool, and what those of
+        them need that are off is free there. On the first node, the same summed over the whole host, for domains that may use any
+        node. Domains that run, have autostart or are critical count.
 
     Why it matters
         A domain with huge pages does not start when the pool of the right size on the right node is short.
@@ -240,8 +247,9 @@ def test_pool_survives_reboot(host: Host) -> None:
 
     What it checks
         Each size with pages has a source at boot that yields as many: sysctl.d (default size only) or the kernel command line.
-        Only a unit, tmpfiles or TuneD file that mentions huge pages is a warning, as its number is not computed; so are 1 GiB
-        pages that do not come from the kernel command line.
+        Only a unit (other than a mount), tmpfiles or TuneD file that mentions huge pages is a warning, as its number is not
+        computed; so are 1 GiB pages that do not come from the kernel command line. /etc/sysctl.conf counts where a file of
+        sysctl.d links to it: systemd reads nothing else, and Debian 13 has no such link.
 
     Why it matters
         A reservation made by echo or ``sysctl -w`` is gone after a reboot, and guests do not start.
@@ -250,7 +258,7 @@ def test_pool_survives_reboot(host: Host) -> None:
         now: nothing is wrong until the reboot
         after a reboot: echo 'vm.nr_hugepages = COUNT' > /etc/sysctl.d/80-hugepages.conf, or hugepagesz= and hugepages= on the
             kernel command line (grubby, grub2-mkconfig)
-        verify: grep -rs nr_hugepages /etc/sysctl.d /etc/sysctl.conf; cat /proc/cmdline
+        verify: grep -rs nr_hugepages /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d; cat /proc/cmdline
 
     When not to
         Test hosts.
@@ -268,8 +276,11 @@ def test_pool_survives_reboot(host: Host) -> None:
             # sysctl.d is applied after the command line and wins, upwards and downwards.
             found = sources.get("sysctl.d", sources.get("command line", 0))
             if found < pool.total:
-                others = host.evidence.text("hugepage_sources").split()
+                # A mount unit says where pages can be had, and reserves none.
+                others = [path for path in host.evidence.text("hugepage_sources").splitlines() if not path.endswith(".mount")]
                 what = f"{host}: {pool.total} pages of {size(page)} now, {found} after a reboot"
+                if page == default_page_bytes(host) and "vm.nr_hugepages" in sysctl_passed_over(host):
+                    what += " (systemd does not read /etc/sysctl.conf here: no file of sysctl.d links to it)"
                 if others:
                     findings.warn(f"{what} by sysctl.d and command line; {', '.join(others[:4])} may add some.")
                 else:
@@ -282,7 +293,7 @@ def test_pool_survives_reboot(host: Host) -> None:
     "KVM-MEM-005",
     title="Transparent huge pages are available to guests",
     severity=Severity.MEDIUM,
-    reads=("thp", "virsh", "domain"),
+    reads=("thp", "cpu_lists", "virsh", "domain"),
     params={"latency_sensitive": False, "allowed": ("always", "madvise")},
 )
 def test_transparent_huge_pages(host: Host, params: Params) -> None:
@@ -290,7 +301,7 @@ def test_transparent_huge_pages(host: Host, params: Params) -> None:
 
     What it checks
         /sys/kernel/mm/transparent_hugepage/enabled is one of the allowed values, or all domains use static huge pages. Where
-        latency matters, defrag is not always.
+        latency matters, defrag is not always. A kernel without transparent huge pages (PREEMPT_RT) counts as never.
 
     Why it matters
         QEMU asks for huge pages with madvise, so madvise gives them to guests and to nobody else.
@@ -307,16 +318,20 @@ def test_transparent_huge_pages(host: Host, params: Params) -> None:
         https://docs.kernel.org/admin-guide/mm/transhuge.html
     """
     root = "/sys/kernel/mm/transparent_hugepage"
-    enabled = choice(host, "thp", f"{root}/enabled")
+    there = thp_exists(host)
+    enabled = choice(host, "thp", f"{root}/enabled") if there else "never"
     with Findings() as findings:
-        if params.latency_sensitive and choice(host, "thp", f"{root}/defrag") == "always":
+        if not there:
+            note("the kernel has none, as if they were set to never")
+        elif params.latency_sensitive and choice(host, "thp", f"{root}/defrag") == "always":
             findings.fail(f"{host}: transparent_hugepage/defrag is always: guests wait while memory is defragmented.")
         if enabled in params.allowed:
             return
         found = domains(host)
         if not found or not all(domain.saved.hugepages is not None for domain in found):
             expected = " or ".join(params.allowed)
-            findings.fail(f"{host}: transparent_hugepage/enabled is {enabled}, expected {expected}.")
+            found_as = f"transparent_hugepage/enabled is {enabled}" if there else "the kernel has none (never)"
+            findings.fail(f"{host}: {found_as}, expected {expected}.")
         else:
             note(f"enabled is {enabled}, but all domains use static huge pages")
 

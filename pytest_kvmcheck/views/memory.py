@@ -13,7 +13,7 @@ from pytest_kvmcheck.facts.meminfo import parse_meminfo
 from pytest_kvmcheck.facts.numa import NumaNode, parse_distances, parse_numa
 from pytest_kvmcheck.facts.shellvars import parse_assignments
 from pytest_kvmcheck.facts.swaps import Swap, parse_swaps
-from pytest_kvmcheck.facts.sysctlconf import effective
+from pytest_kvmcheck.facts.sysctlconf import effective, passed_over
 from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.host import Host, fact
 
@@ -119,6 +119,14 @@ def sysctl_conf(host: Host) -> dict[str, str]:
 
 
 @fact
+def sysctl_passed_over(host: Host) -> dict[str, str]:
+    """Kernel settings of a /etc/sysctl.conf that systemd does not read at boot."""
+    files = host.evidence.files("sysctl_files")
+    files.demand_all_readable()
+    return parsing("sysctl_files", passed_over, files)
+
+
+@fact
 def requested_pages(host: Host) -> dict[int, dict[str, int]]:
     """Huge pages that boot asks for, by page size (bytes) and source (``sysctl.d``, ``command line``)."""
     default = default_page_bytes(host)
@@ -136,6 +144,16 @@ def requested_pages(host: Host) -> dict[int, dict[str, int]]:
 def choice(host: Host, probe: str, path: str) -> str:
     """Return the value in brackets of the file *path* of *probe*."""
     return parsing(probe, chosen, host.evidence.files(probe).need(path))
+
+
+@fact
+def thp_exists(host: Host) -> bool:
+    """Whether the kernel has transparent huge pages at all; one built with PREEMPT_RT has none."""
+    files = host.evidence.files("thp")
+    if not files:
+        files.demand_all_readable()
+        demand_sysfs(host)
+    return bool(files)
 
 
 @fact
