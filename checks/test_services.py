@@ -816,7 +816,7 @@ def test_qemu_is_current(domain: Domain) -> None:
 
 
 #: What the kernel says when it went wrong itself.
-_BROKEN = re.compile(r"soft lockup|hard LOCKUP|blocked for more than|BUG: |Oops\b|Kernel panic")
+_BROKEN = re.compile(r"soft lockup|hard LOCKUP|blocked for more than|\bBUG: |Oops\b|Kernel panic")
 
 
 @check(

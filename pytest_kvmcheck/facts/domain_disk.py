@@ -17,6 +17,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_kvmcheck.facts.domain_devices import pci_address
 from pytest_kvmcheck.facts.xmltext import attribute, integer
 
 
@@ -26,7 +27,8 @@ class Disk:
 
     ``attributes`` are those of ``<driver>``; ``backing`` are the sources below the active image, nearest first, as far as
     the XML tells: ``chain_told`` is False where it does not (the saved definition of a stopped guest often); ``iothreads`` are
-    the ids of an iothread mapping; ``secrets`` the UUIDs (or the use) of those that open it.
+    the ids of an iothread mapping; ``secrets`` the UUIDs (or the use) of those that open it; ``pci`` the address of
+    an NVMe drive of the host.
     """
 
     target: str
@@ -52,6 +54,7 @@ class Disk:
     rawio: bool = False
     secrets: tuple[str, ...] = ()
     chain_told: bool = False
+    pci: str = ""
 
     @property
     def is_disk(self) -> bool:
@@ -100,6 +103,7 @@ def read_disk(disk: ET.Element) -> Disk:
         iothreads=tuple(item.get("id", "") for item in disk.findall("driver/iothreads/iothread")),
         rawio=disk.get("rawio") == "yes",
         chain_told=disk.find("backingStore") is not None,
+        pci=pci_address(disk.find("source/address")) if kind == "nvme" else "",
     )
 
 
