@@ -99,7 +99,8 @@ SERVICES: tuple[Probe, ...] = (
         "    echo @@$N zypper/times; stat -c '%Y %n' /var/cache/zypp/raw/*/cookie 2>/dev/null\n"
         "  else\n"
         "    echo @@$N dnf/times; stat -c '%Y %n' /var/cache/dnf/*/repodata/repomd.xml"
-        " /var/cache/libdnf5/*/repodata/repomd.xml /var/cache/yum/*/*/*/repomd.xml 2>/dev/null\n"
+        " /var/cache/libdnf5/*/repodata/repomd.xml /var/cache/yum/*/*/*/repomd.xml /var/cache/dnf/*/repodata/*updateinfo.xml*"
+        " /var/cache/libdnf5/*/repodata/*updateinfo.xml* /var/cache/yum/*/*/*/*updateinfo.xml* 2>/dev/null\n"
         "    d=; command -v yum >/dev/null && d=yum; command -v dnf >/dev/null && d=dnf\n"
         "    [ $d ] || exit 0; echo @@$N dnf/repos\n"
         '    if [ "$SUDO" ] || [ "$(id -u)" = 0 ]; then\n'
@@ -116,7 +117,7 @@ SERVICES: tuple[Probe, ...] = (
         "  echo @@$N apt/times; stat -c '%Y %n' /var/lib/apt/lists /var/lib/apt/lists/partial"
         " /var/lib/apt/periodic/update-success-stamp 2>/dev/null\n"
         "  echo @@$N apt/pending; q apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
-        " dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
+        " --ignore-hold dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
         "else echo 'neither apt, dnf nor zypper' >&2; exit 127; fi; exit 0",
         "package repositories, the age of their metadata, and security updates that wait",
         keyed=True,
