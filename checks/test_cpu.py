@@ -540,7 +540,8 @@ def test_iommu(host: Host, params: Params) -> None:
 
 
 #: Lower case is said of l1tf alone, "L1D vulnerable" by kernels of 2018; ``Processor vulnerable``: built without KVM.
-_VULNERABLE = re.compile(r"(?:^|[:;,] )Vulnerable|VMX: vulnerable|L1D vulnerable")
+#: ARM says of spectre_v2 "Mitigation: CSV2, but not BHB" where the branch history can be injected.
+_VULNERABLE = re.compile(r"(?:^|[:;,] )Vulnerable|VMX: vulnerable|L1D vulnerable|but not BHB")
 _SMT = re.compile(r"SMT vulnerable|SMT Host state unknown")
 _KNOWN = re.compile(r"Not affected|Mitigation|KVM: (?:Mitigation|Not affected)")
 
@@ -556,9 +557,9 @@ def test_vulnerabilities_are_mitigated(host: Host, params: Params) -> None:
     """Every hardware weakness that the kernel knows of is mitigated or absent.
 
     What it checks
-        No file below /sys/devices/system/cpu/vulnerabilities says Vulnerable (or ``VMX: vulnerable``), and the kernel
-        command line does not say mitigations=off. Vulnerable SMT warns while all guests trust each other (smt_trusted),
-        else fails.
+        No file below /sys/devices/system/cpu/vulnerabilities says Vulnerable (or ``VMX: vulnerable``, or ``but not BHB``
+        on ARM), and the kernel command line does not say mitigations=off. Vulnerable SMT warns while all guests trust
+        each other (smt_trusted), else fails.
 
     Why it matters
         l1tf, mds and itlb_multihit can be used by a guest against the host and its neighbours.

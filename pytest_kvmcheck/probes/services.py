@@ -34,6 +34,10 @@ _UNITS = (
     " qemu-guest-agent.service cloud-init.service cloud-final.service fstrim.timer"
 )
 
+#: A library that is gone from the disk, by the end of its line in /proc/PID/maps. Versions hold letters too (libcrypto.so.1.1.1k),
+#: and rpm names a file so while it installs it: libssl.so.3;65f1c2d3. Sockets (.sock), memfd and huge pages are none.
+DELETED_LIBRARY = r"\.so([.;][^/]*)? \(deleted\)$"
+
 SERVICES: tuple[Probe, ...] = (
     # systemctl is asked about every daemon before anything touches a socket that would start one.
     command(
@@ -81,7 +85,7 @@ SERVICES: tuple[Probe, ...] = (
         "echo @@$N exe; [ $# -gt 0 ] || exit 0\n"
         'l=; for p; do l="$l /proc/$p/exe"; done; $SUDO ls -l $l 2>&1\n'
         'echo @@$N libraries; l=; for p; do l="$l /proc/$p/maps"; done\n'
-        "$SUDO grep -HF '(deleted)' $l 2>&1 | grep -E '\\.so[.0-9]* \\(deleted\\)$|^(grep|sudo): '; exit 0",
+        f"$SUDO grep -HF '(deleted)' $l 2>&1 | grep -E '{DELETED_LIBRARY}|^(grep|sudo): '; exit 0",
         "programs and libraries of libvirt's daemons and of running guests that were replaced on the disk",
         keyed=True,
         root=Root.MUST,
