@@ -26,6 +26,7 @@ from pytest_kvmcheck.views.cpu import (
 from pytest_kvmcheck.views.domains import Domain, domains, networks
 from pytest_kvmcheck.views.hardware import dmi, iommu_groups
 from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.views.identity import versions
 from pytest_kvmcheck.views.placement import pinned_cpus
 from pytest_kvmcheck.views.services import qemu_conf
 from pytest_kvmcheck.views.system import kernel_log, modprobe
@@ -446,6 +447,7 @@ def _assigned(host: Host) -> dict[str, list[str]]:
         devices: set[str] = set()
         for xml in _definitions(domain):
             devices |= {item.pci or item.type for item in xml.devices.hostdevs if item.type == "pci"}
+            devices |= {disk.pci for disk in xml.disks if disk.pci}  # QEMU drives it by VFIO
             for nic in xml.nics:
                 shared = nic.type == "network" and nic.source in networks(host) and networks(host)[nic.source][0].forward_mode
                 if nic.type == "hostdev" or shared == "hostdev":
@@ -538,7 +540,8 @@ def test_iommu(host: Host, params: Params) -> None:
 
 
 #: Lower case is said of l1tf alone, "L1D vulnerable" by kernels of 2018; ``Processor vulnerable``: built without KVM.
-_VULNERABLE = re.compile(r"(?:^|[:;,] )Vulnerable|VMX: vulnerable|L1D vulnerable")
+#: ARM says of spectre_v2 "Mitigation: CSV2, but not BHB" where the branch history can be injected.
+_VULNERABLE = re.compile(r"(?:^|[:;,] )Vulnerable|VMX: vulnerable|L1D vulnerable|but not BHB")
 _SMT = re.compile(r"SMT vulnerable|SMT Host state unknown")
 _KNOWN = re.compile(r"Not affected|Mitigation|KVM: (?:Mitigation|Not affected)")
 
@@ -554,9 +557,9 @@ def test_vulnerabilities_are_mitigated(host: Host, params: Params) -> None:
     """Every hardware weakness that the kernel knows of is mitigated or absent.
 
     What it checks
-        No file below /sys/devices/system/cpu/vulnerabilities says Vulnerable (or ``VMX: vulnerable``), and the kernel
-        command line does not say mitigations=off. Vulnerable SMT warns while all guests trust each other (smt_trusted),
-        else fails.
+        No file below /sys/devices/system/cpu/vulnerabilities says Vulnerable (or ``VMX: vulnerable``, or ``but not BHB``
+        on ARM), and the kernel command line does not say mitigations=off. Vulnerable SMT warns while all guests trust
+        each other (smt_trusted), else fails.
 
     Why it matters
         l1tf, mds and itlb_multihit can be used by a guest against the host and its neighbours.
@@ -600,6 +603,9 @@ def test_vulnerabilities_are_mitigated(host: Host, params: Params) -> None:
 #: Linux schedules by core since then.
 CORE_SCHEDULING_SINCE = (5, 14)
 
+#: libvirt knows sched_core of qemu.conf since then.
+SCHED_CORE_SINCE = (8, 9, 0)
+
 
 def _smt_active(host: Host) -> bool:
     """Whether cores run several threads; where the kernel has no switch, the lists of threads tell."""
@@ -636,8 +642,8 @@ def test_smt(host: Host, params: Params) -> None:
 
     What it checks
         /sys/devices/system/cpu/smt/active is 1 or 0 as smt_policy says (any: recorded; without that file, the lists of threads
-        tell). With tenancy untrusted: SMT is off, or sched_core of qemu.conf is vcpus, emulator or full on Linux 5.14 or later,
-        or every domain is pinned to cores that no other one is pinned to.
+        tell). With tenancy untrusted: SMT is off, or sched_core of qemu.conf is vcpus, emulator or full on Linux 5.14 or later
+        and libvirt 8.9 or later, or every domain is pinned to cores that no other one is pinned to.
 
     Why it matters
         Two threads of a core compete for it, so latency varies; and what one does can be measured by the other.
@@ -667,13 +673,17 @@ def test_smt(host: Host, params: Params) -> None:
         if tenancy == "trusted" or not active:
             return
         # Either of the two suffices, so what is missing of one does not matter while the other holds.
-        missing, sched_core, release = None, "", ""
+        missing, sched_core, release, ignored = None, "", "", ""
         try:
             sched_core = str(qemu_conf(host).get("sched_core", "none"))
             release = uname(host).release
             if sched_core in ("vcpus", "emulator", "full") and kernel_version(release) >= CORE_SCHEDULING_SINCE:
-                note(f"sched_core is {sched_core}")
-                return
+                # An older libvirt passes over a setting that it does not know.
+                libvirt = versions(host).libvirt
+                if libvirt >= SCHED_CORE_SINCE:
+                    note(f"sched_core is {sched_core}")
+                    return
+                ignored = f" (libvirt {'.'.join(map(str, libvirt))} does not know sched_core)"
         except EvidenceMissing as exc:
             missing = exc
         shared = _shared_cores(host)
@@ -682,7 +692,7 @@ def test_smt(host: Host, params: Params) -> None:
             return
         findings.unknown(missing)
         if not missing:
-            why = f"sched_core is {sched_core} on Linux {release}, and {'; '.join(shared[:3])}"
+            why = f"sched_core is {sched_core} on Linux {release}{ignored}, and {'; '.join(shared[:3])}"
             findings.fail(f"{host}: SMT is on with untrusted guests: {why}.")
 
 

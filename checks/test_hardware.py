@@ -157,7 +157,7 @@ def errors_are_seen(host: Host) -> str | None:
 #: stand in harmless lines too.
 _FATAL = re.compile(
     r"EDAC MC\d+: \d+ UE |[Uu]ncorrected|UNCORRECTED|Memory failure: 0x|event severity: (?:fatal|recoverable)"
-    r"|Processor context corrupt"
+    r"|Processor context corrupt|Uncorrectable \((?:Non-)?Fatal\)"  # of PCIe since Linux 6.8
 )
 _LOGGED = re.compile(r"[Mm]achine check events logged")
 

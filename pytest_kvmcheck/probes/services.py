@@ -34,6 +34,10 @@ _UNITS = (
     " qemu-guest-agent.service cloud-init.service cloud-final.service fstrim.timer"
 )
 
+#: A library that is gone from the disk, by the end of its line in /proc/PID/maps. Versions hold letters too (libcrypto.so.1.1.1k),
+#: and rpm names a file so while it installs it: libssl.so.3;65f1c2d3. Sockets (.sock), memfd and huge pages are none.
+DELETED_LIBRARY = r"\.so([.;][^/]*)? \(deleted\)$"
+
 SERVICES: tuple[Probe, ...] = (
     # systemctl is asked about every daemon before anything touches a socket that would start one.
     command(
@@ -81,7 +85,7 @@ SERVICES: tuple[Probe, ...] = (
         "echo @@$N exe; [ $# -gt 0 ] || exit 0\n"
         'l=; for p; do l="$l /proc/$p/exe"; done; $SUDO ls -l $l 2>&1\n'
         'echo @@$N libraries; l=; for p; do l="$l /proc/$p/maps"; done\n'
-        "$SUDO grep -HF '(deleted)' $l 2>&1 | grep -E '\\.so[.0-9]* \\(deleted\\)$|^(grep|sudo): '; exit 0",
+        f"$SUDO grep -HF '(deleted)' $l 2>&1 | grep -E '{DELETED_LIBRARY}|^(grep|sudo): '; exit 0",
         "programs and libraries of libvirt's daemons and of running guests that were replaced on the disk",
         keyed=True,
         root=Root.MUST,
@@ -99,7 +103,8 @@ SERVICES: tuple[Probe, ...] = (
         "    echo @@$N zypper/times; stat -c '%Y %n' /var/cache/zypp/raw/*/cookie 2>/dev/null\n"
         "  else\n"
         "    echo @@$N dnf/times; stat -c '%Y %n' /var/cache/dnf/*/repodata/repomd.xml"
-        " /var/cache/libdnf5/*/repodata/repomd.xml /var/cache/yum/*/*/*/repomd.xml 2>/dev/null\n"
+        " /var/cache/libdnf5/*/repodata/repomd.xml /var/cache/yum/*/*/*/repomd.xml /var/cache/dnf/*/repodata/*updateinfo.xml*"
+        " /var/cache/libdnf5/*/repodata/*updateinfo.xml* /var/cache/yum/*/*/*/*updateinfo.xml* 2>/dev/null\n"
         "    d=; command -v yum >/dev/null && d=yum; command -v dnf >/dev/null && d=dnf\n"
         "    [ $d ] || exit 0; echo @@$N dnf/repos\n"
         '    if [ "$SUDO" ] || [ "$(id -u)" = 0 ]; then\n'
@@ -116,7 +121,7 @@ SERVICES: tuple[Probe, ...] = (
         "  echo @@$N apt/times; stat -c '%Y %n' /var/lib/apt/lists /var/lib/apt/lists/partial"
         " /var/lib/apt/periodic/update-success-stamp 2>/dev/null\n"
         "  echo @@$N apt/pending; q apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
-        " dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
+        " --ignore-hold dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
         "else echo 'neither apt, dnf nor zypper' >&2; exit 127; fi; exit 0",
         "package repositories, the age of their metadata, and security updates that wait",
         keyed=True,

@@ -6,7 +6,7 @@ from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, file,
 
 #: What the kernel says when something is wrong with hardware, virtualization, disks or itself.
 KERNEL_LOG = (
-    "edac|uncorrected|hardware error|memory failure|mce:|tainted|call trace|lockup|blocked for more than|bug:|oops|panic"
+    "edac|uncorrect(ed|able)|hardware error|memory failure|mce:|tainted|call trace|lockup|blocked for more than|bug:|oops|panic"
     "|i/o error|(critical [a-z ]+|timeout|transport|protection|device offline) error, dev "
     "|disabled by bios|vmx|svm|kvm|iommu|dmar|microcode|out of memory|oom-kill"
     '|apparmor="denied"|avc: |remounting filesystem read-only|nfs: server|link is (up|down)|transmit queue'

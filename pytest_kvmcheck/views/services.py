@@ -269,7 +269,8 @@ def repositories(host: Host) -> Repositories:
     # apt makes its directories when it is installed: only an index proves that something was fetched.
     if tool == "apt" and not host.evidence.parsed(f"{place}/lists", updates.parse_apt_lists):
         times = {}
-    return Repositories(tool, _said(host, f"{place}/{what}", parse), max(times.values(), default=None))
+    fetched = max((when for path, when in times.items() if "updateinfo" not in path), default=None)
+    return Repositories(tool, _said(host, f"{place}/{what}", parse), fetched)
 
 
 @fact
@@ -278,6 +279,19 @@ def pending_security(host: Host) -> tuple[str, ...]:
     tool = _updates_tool(host)
     parse = {"apt": updates.parse_apt_pending, "dnf": updates.parse_dnf_pending, "zypper": updates.parse_zypper_pending}[tool]
     return _said(host, f"updates{KEY_SEPARATOR}{tool}/pending", parse)
+
+
+def demand_security_advisories(host: Host) -> None:
+    """Raise :class:`EvidenceMissing` when no repository says which updates are security updates: then none ever waits.
+
+    dnf takes it from updateinfo.xml, which CentOS does not publish. EPEL does, but has none of the packages that matter here.
+    """
+    if _updates_tool(host) != "dnf":
+        return
+    times = host.evidence.parsed(f"updates{KEY_SEPARATOR}dnf/times", updates.parse_times)
+    if not any("updateinfo" in path and "/epel" not in path for path in times):
+        seen = "no repository says which updates are security updates (no updateinfo.xml, CentOS publishes none)"
+        raise EvidenceMissing(Cause.MISSING, seen, "updates")
 
 
 def _said(host: Host, probe: str, parse: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:

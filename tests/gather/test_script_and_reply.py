@@ -19,6 +19,7 @@ from pytest_kvmcheck.evidence import parse_files
 from pytest_kvmcheck.gather import reply, script
 from pytest_kvmcheck.gather.script import ARGUMENT_BYTES, build, carry
 from pytest_kvmcheck.probes import MAX_BYTES, PROBES, Probe, Root, probes_for
+from pytest_kvmcheck.probes.services import DELETED_LIBRARY
 
 NONCE = "0123456789abcdef0123456789abcdef"
 SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
@@ -439,3 +440,23 @@ def test_probes_do_not_write_start_or_open_what_they_must_not() -> None:
         shell_only = re.sub(r"awk '.*?'", "", probe.script, flags=re.DOTALL)  # awk compares with the same sign
         shell_only = re.sub(r"2>&1|>&2|2?> ?/dev/null", "", shell_only)
         assert ">" not in shell_only, f"{probe.id} writes somewhere"
+
+
+def test_replaced_libraries_are_told_from_other_mappings() -> None:
+    libraries = [
+        f"/proc/631/maps:7f1b2c000000-7f1b2c021000 r-xp 00000000 fd:00 134312  {path} (deleted)"
+        for path in (
+            "/usr/lib64/libcrypto.so.1.1.1k",
+            "/usr/lib/libssl.so.3",
+            "/usr/lib/libc-2.31.so",
+            "/usr/lib64/libz.so.1;65f1c2d3",
+        )
+    ]
+    others = [
+        f"/proc/631/maps:7f1b2c000000-7f1b2c021000 rw-s 00000000 00:0f 1026  {path} (deleted)"
+        for path in ("/memfd:pc.ram", "/dev/hugepages/libvirt/qemu/1-web/pc.ram", "/[aio]", "/run/x.sock", "/opt/vm.solid/ram")
+    ]
+    done = subprocess.run(
+        ["grep", "-E", DELETED_LIBRARY], input="\n".join([*others, *libraries]), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == libraries
