@@ -508,7 +508,7 @@ def test_journal_is_kept(host: Host) -> None:
         now: mkdir -p /var/log/journal && journalctl --flush
         after a reboot: Storage=persistent in /etc/systemd/journald.conf; mend what floods the journal rather than lift
             RateLimitBurst
-        verify: journalctl --list-boots; journalctl -b -t systemd-journald | grep Suppressed
+        verify: journalctl --list-boots; journalctl -b _TRANSPORT=driver | grep Suppressed
 
     When not to
         On hosts without a disk, with logs sent elsewhere.

@@ -666,7 +666,8 @@ def test_updates(host: Host, params: Params) -> None:
     What it checks
         A package repository is enabled, its metadata were fetched within max_metadata_age_days, and at most max_pending
         packages of kernel, QEMU, libvirt, microcode and firmware wait with a security update, those on hold among them. Only
-        caches are read; nothing is fetched. Where no repository says which updates are security updates (CentOS), it is unknown.
+        caches are read; nothing is fetched. Where no repository tells security updates apart (CentOS, or sources of apt
+        without that suite), what waits is unknown.
 
     Why it matters
         Escapes from guests are mended in exactly these packages.

@@ -292,12 +292,20 @@ def demand_security_advisories(host: Host) -> None:
     """Raise :class:`EvidenceMissing` when no repository says which updates are security updates: then none ever waits.
 
     dnf takes it from updateinfo.xml, which CentOS does not publish. EPEL does, but has none of the packages that matter here.
+    With apt they come from a suite of their own, such as bookworm-security, that a list of sources may lack.
     """
-    if _updates_tool(host) != "dnf":
-        return
-    times = host.evidence.parsed(f"updates{KEY_SEPARATOR}dnf/times", updates.parse_times)
-    if not any("updateinfo" in path and "/epel" not in path for path in times):
+    tool = _updates_tool(host)
+    place = f"updates{KEY_SEPARATOR}{tool}"
+    if tool == "dnf":
+        times = host.evidence.parsed(f"{place}/times", updates.parse_times)
+        told = any("updateinfo" in path and "/epel" not in path for path in times)
         seen = "no repository says which updates are security updates (no updateinfo.xml, CentOS publishes none)"
+    elif tool == "apt":
+        told = any("security" in name for name in host.evidence.parsed(f"{place}/lists", updates.parse_apt_lists))
+        seen = "no index of security updates (a suite like bookworm-security) was ever fetched"
+    else:
+        return
+    if not told:
         raise EvidenceMissing(Cause.MISSING, seen, "updates")
 
 
