@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domaindrift import ELEMENTS, differences
 from pytest_kvmcheck.facts.taint import MEANING
 from pytest_kvmcheck.views.domains import DAEMON_CHECK, Domain, domains, networks, running_domains, storage_pools, virsh
@@ -519,6 +520,13 @@ def _saves_guests(host: Host) -> str:
     return f"auto_shutdown_try_save={scope} of qemu.conf" if scope else ""
 
 
+def _cannot_be_saved(live: DomainXml) -> bool:
+    """Whether libvirt refuses to save the guest for a device of the host: any but USB, and cards that are no transient ones."""
+    return any(device.type != "usb" and device.teaming != "transient" for device in live.devices.hostdevs) or any(
+        nic.type == "hostdev" and nic.teaming != "transient" for nic in live.nics
+    )
+
+
 @condition
 def guests_are_saved(host: Host) -> str | None:
     """Hold where guests are saved to disk at shutdown."""
@@ -572,9 +580,7 @@ def test_save_space(host: Host, params: Params) -> None:
     for item in running_domains(host):
         if not (item.persistent or all_guests):
             continue
-        live = item.live
-        # libvirt saves a guest with a USB device, and refuses one with any other device of the host, a card of it among them.
-        if any(device.type != "usb" for device in live.devices.hostdevs) or any(nic.type == "hostdev" for nic in live.nics):
+        if _cannot_be_saved(item.live):
             stuck.append(str(item))
             continue
         current = item.stats.kib("balloon.current")
