@@ -514,7 +514,8 @@ def test_virtlogd(host: Host) -> None:
 
 def _saves_guests(host: Host) -> str:
     """Return the setting by which guests are saved when the host goes down, empty when they are not."""
-    if unit(host, "libvirt-guests.service").enabled and GuestSettings(host)["ON_SHUTDOWN"] == "suspend":
+    service = unit(host, "libvirt-guests.service")
+    if (service.enabled or service.active) and GuestSettings(host)["ON_SHUTDOWN"] == "suspend":
         return "ON_SHUTDOWN=suspend of libvirt-guests"
     scope = auto_shutdown(host).get("auto_shutdown_try_save")
     return f"auto_shutdown_try_save={scope} of qemu.conf" if scope else ""
