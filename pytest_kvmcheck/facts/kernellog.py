@@ -23,6 +23,11 @@ _LINE = re.compile(r"(?P<time>\d{1,12}\.\d{1,9}) \S+ (?:kernel|unknown)(?:\[\d+\
 #: systemd and others write into the kernel's log too.
 _OTHERS = re.compile(r"\d{1,12}\.\d{1,9} \S+ [\w.@/()-]{1,80}(?:\[\d+\])?: .*")
 
+#: What may stand before the version: of the early loader of microcode (Linux 4.4 to 6.6), of ARM, POWER, and Linux 3.10.
+_FIRST = re.compile(
+    r"Linux version |microcode: .*updated early|Booting Linux on |dt-cpu-ftrs: |(?:hash|radix)-mmu: |Initializing cgroup subsys "
+)
+
 
 @dataclass(frozen=True)
 class KernelMessage:
@@ -53,9 +58,11 @@ def begins_at_boot(text: str) -> bool:
 
     >>> begins_at_boot("1700000000.000001 kvm01 kernel: Linux version 6.1.0\\n")
     True
+    >>> begins_at_boot("1700000000.000001 kvm01 kernel: microcode: microcode updated early to revision 0xd6, date = 2019-10-03\\n")
+    True
     """
     lines = text.splitlines()
     match = _LINE.fullmatch(lines[0]) if lines else None
     if not match:
         raise ParseError(f"not the kernel's log: {lines[0][:60] if lines else ''!r}")
-    return match["text"].startswith("Linux version ")
+    return bool(_FIRST.match(match["text"]))
