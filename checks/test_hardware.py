@@ -15,7 +15,7 @@ from pytest_kvmcheck.views.cpu import uname
 from pytest_kvmcheck.views.hardware import dmi, memory_errors, microcode
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.memory import meminfo
-from pytest_kvmcheck.views.system import demand_whole_kernel_log, kernel_log
+from pytest_kvmcheck.views.system import demand_whole_kernel_log, kernel_log, kernel_log_from_boot
 from pytest_kvmcheck.views.time import now_s, virtualization
 
 
@@ -211,6 +211,8 @@ def test_hardware_errors(host: Host, params: Params) -> None:
         logged = sum(bool(_LOGGED.search(message.text)) for message in log)
         findings.warn_if(bool(logged) and not fatal, f"{host}: machine check events were logged {logged} times since boot.")
         demand_whole_kernel_log(host)
+        if not kernel_log_from_boot(host):
+            note("the log does not reach back to the boot")
         watched = (
             f"{len(counts)} memory controllers" if counts else "no EDAC driver watches the memory: the kernel's log alone tells"
         )

@@ -420,8 +420,8 @@ def test_hugetlbfs_is_mounted(host: Host) -> None:
         Without a mount for its size, a guest on huge pages does not start, however many pages are free.
 
     How to fix
-        now: mount -t hugetlbfs -o pagesize=1G none /dev/hugepages1G, then restart libvirtd or virtqemud: it looks for mounts only
-            when it starts
+        now: mkdir -p /dev/hugepages1G && mount -t hugetlbfs -o pagesize=1G none /dev/hugepages1G, then restart libvirtd or
+            virtqemud: it looks for mounts only when it starts
         after a reboot: systemctl enable dev-hugepages.mount; for 1 GiB pages a unit dev-hugepages1G.mount with
             Options=pagesize=1G, ordered before the libvirt daemon
         roll back: umount /dev/hugepages1G while no guest uses it

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domaindrift import ELEMENTS, differences
 from pytest_kvmcheck.facts.taint import MEANING
 from pytest_kvmcheck.views.domains import DAEMON_CHECK, Domain, domains, networks, running_domains, storage_pools, virsh
@@ -513,10 +514,18 @@ def test_virtlogd(host: Host) -> None:
 
 def _saves_guests(host: Host) -> str:
     """Return the setting by which guests are saved when the host goes down, empty when they are not."""
-    if unit(host, "libvirt-guests.service").enabled and GuestSettings(host)["ON_SHUTDOWN"] == "suspend":
+    service = unit(host, "libvirt-guests.service")
+    if (service.enabled or service.active) and GuestSettings(host)["ON_SHUTDOWN"] == "suspend":
         return "ON_SHUTDOWN=suspend of libvirt-guests"
     scope = auto_shutdown(host).get("auto_shutdown_try_save")
     return f"auto_shutdown_try_save={scope} of qemu.conf" if scope else ""
+
+
+def _cannot_be_saved(live: DomainXml) -> bool:
+    """Whether libvirt refuses to save the guest for a device of the host: any but USB, and cards that are no transient ones."""
+    return any(device.type != "usb" and device.teaming != "transient" for device in live.devices.hostdevs) or any(
+        nic.type == "hostdev" and nic.teaming != "transient" for nic in live.nics
+    )
 
 
 @condition
@@ -572,9 +581,7 @@ def test_save_space(host: Host, params: Params) -> None:
     for item in running_domains(host):
         if not (item.persistent or all_guests):
             continue
-        live = item.live
-        # libvirt saves a guest with a USB device, and refuses one with any other device of the host, a card of it among them.
-        if any(device.type != "usb" for device in live.devices.hostdevs) or any(nic.type == "hostdev" for nic in live.nics):
+        if _cannot_be_saved(item.live):
             stuck.append(str(item))
             continue
         current = item.stats.kib("balloon.current")
@@ -666,7 +673,8 @@ def test_updates(host: Host, params: Params) -> None:
     What it checks
         A package repository is enabled, its metadata were fetched within max_metadata_age_days, and at most max_pending
         packages of kernel, QEMU, libvirt, microcode and firmware wait with a security update, those on hold among them. Only
-        caches are read; nothing is fetched. Where no repository says which updates are security updates (CentOS), it is unknown.
+        caches are read; nothing is fetched. Where no repository tells security updates apart (CentOS, or sources of apt
+        without that suite), what waits is unknown.
 
     Why it matters
         Escapes from guests are mended in exactly these packages.

@@ -37,6 +37,7 @@ class Session:
         self.results: list[Result] = []
         self.gathered: list[str] = []
         self._scratch: Path | None = None
+        self._thresholds = gc.get_threshold()
         self._subjects: dict[str, list[Subject]] = {}
         wanted = settings.read(config)
         hosts = getattr(config.option, "hosts", None)
@@ -57,7 +58,9 @@ class Session:
         )
 
     def close(self) -> None:
-        """Remove what was written for the workers only."""
+        """Remove what was written for the workers only, and let the garbage collector do as before."""
+        gc.freeze()
+        gc.set_threshold(*self._thresholds)
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -99,6 +102,8 @@ class Session:
 
         pytest prints its header after this, and xdist starts its workers even later.
         """
+        # Evidence, tests and results stay to the end: to look through them for garbage again and again takes a fourth of a run.
+        gc.set_threshold(*self._thresholds[:2], 1000)
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         with terminal.Progress(reporter, len(self.plan.targets)) as progress:
             plan.gather(self.plan, progress.done)
@@ -162,7 +167,7 @@ class Session:
         items[:] = kept
 
     def pytest_collection_finish(self) -> None:
-        """Keep the garbage collector from looking through evidence and tests again and again: they stay to the end."""
+        """Keep evidence and tests from the garbage collector."""
         gc.freeze()
 
     @pytest.hookimpl(tryfirst=True)

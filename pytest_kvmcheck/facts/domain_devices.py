@@ -58,13 +58,17 @@ class Character:
 
 @dataclass(frozen=True)
 class HostDevice:
-    """A device of the host that the guest owns. ``pci`` is its address there, empty for other than PCI devices."""
+    """A device of the host that the guest owns. ``pci`` is its address there, empty for other than PCI devices.
+
+    One of ``teaming`` transient is unplugged while the guest migrates or is saved.
+    """
 
     type: str
     mode: str
     pci: str
     managed: bool
     driver: str
+    teaming: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,4 +144,5 @@ def _hostdev(item: ET.Element) -> HostDevice:
         pci_address(item.find("source/address")) if kind == "pci" else "",
         item.get("managed") == "yes",
         attribute(item, "driver", "name"),
+        attribute(item, "teaming", "type"),
     )

@@ -29,7 +29,8 @@ class Nic:
     """A network card of the guest. ``name`` is its MAC address, the one identity every card has.
 
     ``device`` is the host's device that a macvtap stands on, ``mode`` how (``passthrough`` takes all of it); ``pci`` is the
-    address of an assigned function; ``filter`` the nwfilter that its packets pass.
+    address of an assigned function; ``filter`` the nwfilter that its packets pass. A card of ``teaming`` transient is
+    unplugged while the guest migrates or is saved.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Nic:
     filter: str = ""
     portgroup: str = ""
     virtualport: str = ""
+    teaming: str = ""
 
 
 def read_nic(nic: ET.Element, index: int) -> Nic:
@@ -74,4 +76,5 @@ def read_nic(nic: ET.Element, index: int) -> Nic:
         filter=attribute(nic, "filterref", "filter"),
         portgroup=attribute(nic, "source", "portgroup"),
         virtualport=attribute(nic, "virtualport", "type"),
+        teaming=attribute(nic, "teaming", "type"),
     )

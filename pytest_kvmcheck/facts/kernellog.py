@@ -23,6 +23,11 @@ _LINE = re.compile(r"(?P<time>\d{1,12}\.\d{1,9}) \S+ (?:kernel|unknown)(?:\[\d+\
 #: systemd and others write into the kernel's log too.
 _OTHERS = re.compile(r"\d{1,12}\.\d{1,9} \S+ [\w.@/()-]{1,80}(?:\[\d+\])?: .*")
 
+#: What may stand before the version: of the early loader of microcode (Linux 4.4 to 6.6), of ARM, POWER, and Linux 3.10.
+_FIRST = re.compile(
+    r"Linux version |microcode: .*updated early|Booting Linux on |dt-cpu-ftrs: |(?:hash|radix)-mmu: |Initializing cgroup subsys "
+)
+
 
 @dataclass(frozen=True)
 class KernelMessage:
@@ -46,13 +51,6 @@ def parse_kernel_log(text: str) -> tuple[KernelMessage, ...]:
         elif not line.startswith((" ", "\t")) and not _OTHERS.fullmatch(line):  # continuation lines of one message are indented
             raise ParseError(f"not a line of the kernel's log: {line[:80]!r}")
     return tuple(found)
-
-
-#: What the kernel says first: its version, or what runs before that is printed (arm64, microcode, ppc64, cgroups of 3.10).
-_FIRST = re.compile(
-    r"Linux version |Booting Linux on physical CPU|microcode: microcode updated early|Initializing cgroup subsys"
-    r"|dt-cpu-ftrs: |(?:hash|radix)-mmu: "
-)
 
 
 def first_message(text: str) -> KernelMessage:

@@ -207,8 +207,9 @@ LIBVIRT: tuple[Probe, ...] = (
         "libvirt_guests_script",
         'for f in /usr/libexec/libvirt-guests.sh /usr/lib/libvirt/libvirt-guests.sh; do [ -e $f ] && set -- "$@" $f; done\n'
         "[ $# -gt 0 ] || exit 66\n"
-        "grep -hE '^(URIS|ON_BOOT|ON_SHUTDOWN|START_DELAY|PARALLEL_SHUTDOWN|SHUTDOWN_TIMEOUT|SYNC_TIME)=' \"$@\"",
-        "defaults of libvirt-guests",
+        "grep -hE '^(URIS|ON_BOOT|ON_SHUTDOWN|START_DELAY|PARALLEL_SHUTDOWN|SHUTDOWN_TIMEOUT|SYNC_TIME|sysconfdir|initconfdir)="
+        '|^test -f .*/libvirt-guests\' "$@"',
+        "defaults of libvirt-guests, and which file it reads",
     ),
     shell(
         "logrotate_libvirt",

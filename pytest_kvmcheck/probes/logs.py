@@ -83,6 +83,7 @@ LOGS: tuple[Probe, ...] = (
         root=Root.MUST,
         timeout_s=30,
     ),
+    # _TRANSPORT=driver is what journald says itself: on RHEL 7 without an identifier that -t would find.
     shell(
         "journal",
         "command -v journalctl >/dev/null || { echo 'journalctl: not found' >&2; exit 127; }\n"
@@ -92,7 +93,7 @@ LOGS: tuple[Probe, ...] = (
         "echo @@$N control; printf '%s\\n' \"$c\"\n"
         "echo @@$N libvirt; j -u libvirtd -u virtqemud -p err --since=-24h -o short-unix"
         f" | tail -n {JOURNAL_LINES}\n"
-        "echo @@$N journald; j -b -t systemd-journald -o short-unix |"
+        "echo @@$N journald; j -b _TRANSPORT=driver -o short-unix |"
         " grep -aE 'Suppressed [0-9]+ messages from .*(libvirt|virt[a-z]+d)' | tail -n 5; exit 0",
         "errors of libvirt of the last day, and messages of libvirt that the journal dropped since boot",
         keyed=True,
@@ -101,7 +102,7 @@ LOGS: tuple[Probe, ...] = (
         sudo=(
             "journalctl -q --no-pager -k -b -n 1 -o short-unix",
             "journalctl -q --no-pager -u libvirtd -u virtqemud -p err --since=-24h -o short-unix",
-            "journalctl -q --no-pager -b -t systemd-journald -o short-unix",
+            "journalctl -q --no-pager -b _TRANSPORT=driver -o short-unix",
         ),
     ),
     files(

@@ -11,6 +11,7 @@ from pytest_kvmcheck.facts import updates
 from pytest_kvmcheck.facts.hostvalidate import Verdict, parse_validation
 from pytest_kvmcheck.facts.kernels import Release, Running, parse_images, parse_running
 from pytest_kvmcheck.facts.libvirtconf import Value, parse_conf
+from pytest_kvmcheck.facts.libvirtguests import parse_settings_file
 from pytest_kvmcheck.facts.libvirtrules import parse_iptables, parse_nft_table, parse_nft_tables
 from pytest_kvmcheck.facts.programs import Program, parse_deleted_libraries, parse_programs
 from pytest_kvmcheck.facts.shellvars import parse_assignments
@@ -166,8 +167,21 @@ class GuestSettings:
         files.demand_all_readable()
         self.host = host
         self.given: dict[str, str] = {}
-        for path in files:
+        place = self._place()
+        if not place and len(files) > 1:
+            seen = f"which of {' and '.join(sorted(files))} is read is not known"
+            raise EvidenceMissing(Cause.MISSING, seen, "libvirt_guests_script")
+        for path in (place,) if place in files else () if place else files:
             self.given |= parsing("libvirt_guests_conf", parse_assignments, files[path])
+
+    def _place(self) -> str:
+        """Return the file that the script reads, empty when there is no script (a sosreport has none), or it does not tell."""
+        evidence = self.host.evidence
+        if evidence.partial and "libvirt_guests_script" not in evidence.records:
+            return ""
+        if evidence.record("libvirt_guests_script").cause is Cause.MISSING:
+            return ""
+        return evidence.parsed("libvirt_guests_script", parse_settings_file)
 
     def __getitem__(self, name: str) -> str:
         if name in self.given:
@@ -285,12 +299,20 @@ def demand_security_advisories(host: Host) -> None:
     """Raise :class:`EvidenceMissing` when no repository says which updates are security updates: then none ever waits.
 
     dnf takes it from updateinfo.xml, which CentOS does not publish. EPEL does, but has none of the packages that matter here.
+    With apt they come from a suite of their own, such as bookworm-security, that a list of sources may lack.
     """
-    if _updates_tool(host) != "dnf":
-        return
-    times = host.evidence.parsed(f"updates{KEY_SEPARATOR}dnf/times", updates.parse_times)
-    if not any("updateinfo" in path and "/epel" not in path for path in times):
+    tool = _updates_tool(host)
+    place = f"updates{KEY_SEPARATOR}{tool}"
+    if tool == "dnf":
+        times = host.evidence.parsed(f"{place}/times", updates.parse_times)
+        told = any("updateinfo" in path and "/epel" not in path for path in times)
         seen = "no repository says which updates are security updates (no updateinfo.xml, CentOS publishes none)"
+    elif tool == "apt":
+        told = any("security" in name for name in host.evidence.parsed(f"{place}/lists", updates.parse_apt_lists))
+        seen = "no index of security updates (a suite like bookworm-security) was ever fetched"
+    else:
+        return
+    if not told:
         raise EvidenceMissing(Cause.MISSING, seen, "updates")
 
 
