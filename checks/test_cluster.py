@@ -899,7 +899,8 @@ def _judge_twins(cluster: Cluster, twins: list[Domain], findings: Findings) -> N
         detail = f"{twins[0]} is being migrated between {places}: look again"
         findings.unknown(EvidenceMissing(Cause.SKIPPED, detail, f"domain:{twins[0].uuid}/state"))
     else:
-        again = " Unless it was migrated while the hosts were asked: look again." if any("migrated" in state for state in states) else ""
+        moved = any("migrated" in state for state in states)
+        again = " Unless it was migrated while the hosts were asked: look again." if moved else ""
         findings.fail(f"{cluster}: {twins[0]} ({twins[0].uuid}) runs on {places} at once.{again}")
 
 
