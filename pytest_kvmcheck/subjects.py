@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pytest_kvmcheck.errors import EvidenceMissing, NotApplicable
+from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.targets import safe_id
 from pytest_kvmcheck.views.cluster import Cluster
 from pytest_kvmcheck.views.domains import Domain, known_domains
@@ -39,6 +40,7 @@ def _subject(host: Host, parts: Sequence[str], problem: Exception | None = None,
     return Subject(host.name, ident, {"host": host, **values}, problem, profile=host.target.profile)  # type: ignore[arg-type]
 
 
+P = TypeVar("P")
 Lister = Callable[[Host], Iterable[Subject]]
 
 
@@ -86,6 +88,27 @@ def _vcpus(domain: Domain) -> Iterator[tuple[str, int]]:
         yield f"vcpu{index:03d}" if domain.saved.vcpus > 10 else f"vcpu{index}", index
 
 
+def _saved_and_live(
+    parts: Callable[[DomainXml], Iterable[P]], name: Callable[[P], str]
+) -> Callable[[Domain], Iterator[tuple[str, P]]]:
+    """Return a lister of parts of the saved definition, and of those that were attached to the running guest only."""
+
+    def of(domain: Domain) -> Iterator[tuple[str, P]]:
+        known = set()
+        for part in parts(domain.saved):
+            known.add(name(part))
+            yield name(part), part
+        try:
+            live = parts(domain.live) if domain.running else ()
+        except EvidenceMissing:
+            if not domain.host.evidence.partial:  # whether the guest runs is told in few sosreports
+                raise
+            return
+        yield from ((name(part), part) for part in live if name(part) not in known)
+
+    return of
+
+
 def _nodes(host: Host) -> Iterator[Subject]:
     for node in numa_nodes(host):
         yield _subject(host, (f"node{node.id}",), numa_node=node)
@@ -117,11 +140,11 @@ LISTERS: dict[str, tuple[Lister, str]] = {
     "multipath_map": (_maps, "no multipath map"),
     "vcpu": (_in_domains("vcpu", _vcpus, "no vCPU"), "no domains"),
     "disk": (
-        _in_domains("disk", lambda domain: ((disk.target, disk) for disk in domain.saved.disks), "no disk"),
+        _in_domains("disk", _saved_and_live(lambda xml: xml.disks, lambda disk: disk.target), "no disk"),
         "no domains",
     ),
     "nic": (
-        _in_domains("nic", lambda domain: ((nic.name, nic) for nic in domain.saved.nics), "no network card"),
+        _in_domains("nic", _saved_and_live(lambda xml: xml.nics, lambda nic: nic.name), "no network card"),
         "no domains",
     ),
 }
