@@ -110,7 +110,7 @@ def test_terminal_says_the_worst_first(done: subprocess.CompletedProcess[str]) -
     section = lines[next(n for n, line in enumerate(lines) if line.strip("= ") == "kvmcheck") + 1 :]
     assert section[0].startswith("FAIL    critical  KVM-VIO-001")
     assert any(line.strip().startswith("now:") for line in section)
-    assert any(line.startswith("UNKNOWN 2") and " b: missing" in line for line in section), section
+    assert any(line.startswith("UNKNOWN 2") and " b: not collected" in line for line in section), section
     assert any(line.startswith("WAIVED 1") and "OPS-1" in line for line in section)
     assert any(line.startswith("EXPIRED 1") for line in section)
     assert any(line.startswith("UNUSED 1") for line in section)
