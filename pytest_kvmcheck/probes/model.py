@@ -57,7 +57,7 @@ class Probe:
 
     @property
     def reads_files(self) -> bool:
-        """Whether the probe does nothing but read files: all such probes are asked together."""
+        """Whether the probe does nothing but read files."""
         return self.script.startswith("g ")
 
 

@@ -228,7 +228,8 @@ def owners_of_macs(host: Host) -> tuple[dict[str, list[Domain]], EvidenceMissing
     known, missing = known_domains(host)
     for domain in known:
         try:
-            for mac in {nic.name.lower() for nic in domain.saved.nics}:
+            attached = domain.live.nics if domain.running else ()
+            for mac in {nic.name.lower() for nic in (*domain.saved.nics, *attached)}:
                 owners.setdefault(mac, []).append(domain)
         except EvidenceMissing as exc:
             missing = missing or exc

@@ -44,7 +44,12 @@ def ksm(host: Host) -> Ksm:
 @fact
 def ksm_exists(host: Host) -> bool:
     """Whether the kernel has KSM at all."""
-    files = host.evidence.files("ksm")
+    return _shown(host, "ksm")
+
+
+def _shown(host: Host, probe: str) -> bool:
+    """Whether sysfs, which was seen, shows any of the files of *probe*."""
+    files = host.evidence.files(probe)
     if not files:
         files.demand_all_readable()
         demand_sysfs(host)
@@ -149,11 +154,7 @@ def choice(host: Host, probe: str, path: str) -> str:
 @fact
 def thp_exists(host: Host) -> bool:
     """Whether the kernel has transparent huge pages at all; one built with PREEMPT_RT has none."""
-    files = host.evidence.files("thp")
-    if not files:
-        files.demand_all_readable()
-        demand_sysfs(host)
-    return bool(files)
+    return _shown(host, "thp")
 
 
 @fact
