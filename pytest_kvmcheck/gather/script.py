@@ -185,6 +185,7 @@ up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 # p PROBE SECONDS BYTES SCRIPT [BYTES OF ERRORS]: one frame. The script's streams end in pipes of their own below timeout, so that
 # a process that cannot be killed (stuck in the kernel) holds up nothing but itself. Its exit code and errors come back through
 # descriptor 5.
+# Errors beyond the bound are drained: a command that names a thousand missing files must not die of it.
 # head keeps what it has read until it ends; cat, for what may be large, passes on what came before a file that hangs.
 p() {{
   up; B=$T I="head -c $3" O=e F=
@@ -192,7 +193,7 @@ p() {{
   printf '@%s BEGIN %s\\n' $N "$1$F"
   R=$({{ {{ t -s KILL $2 sh -c "$H{{ {{ {{ ( exec 2>&7 5>&- 6>&- 7>&-
 $4
-  ); echo \\"!\\$N!\\$?!\\" >&5; }} | $I; }} 7>&1 >&6 | head -c ${{5:-{STDERR_BYTES}}} >&5; }} 6>&1" 3>&-
+  ); echo \\"!\\$N!\\$?!\\" >&5; }} | $I; }} 7>&1 >&6 | {{ head -c ${{5:-{STDERR_BYTES}}}; cat >/dev/null; }} >&5; }} 6>&1" 3>&-
     c=$?; [ $c = 0 ] || echo "!$N!$c!" >&5; }} | $O >&3; }} 5>&1)
   Q=$R; C=${{R##*!$N!}}; C=${{C%%!*}}; R=${{R%%!$N!*}}${{R##*!$N!$C!}}
   case $R in *[![:space:]]*) R=$(printf %s "$R" | e) ;; *) R= ;; esac

@@ -170,6 +170,13 @@ def test_who_floods_a_batch_costs_nobody_else(flood: str, shell: list[str]) -> N
     assert records["bad"].cause or records["bad"].rc
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_many_errors_do_not_end_a_command(alone: bool, shell: list[str]) -> None:
+    noisy = "i=0; while [ $i -lt 9000 ]; do echo this file does not exist >&2; i=$((i+1)); done; echo end; exit 1"
+    found = ask(Probe("x", "", noisy, alone=alone), shell=shell)["x"]
+    assert (found.stdout, found.rc, found.cause) == ("end\n", 1, None)
+
+
 def test_nothing_is_left_behind(shell: list[str], tmp_path: Path) -> None:
     """What ignores a polite signal is not left running on the target."""
     stubborn = tmp_path / "stubborn"
