@@ -98,6 +98,8 @@ def test_versions_are_aligned(cluster: Cluster, params: Params) -> None:
     How to fix
         now: finish the rolling upgrade; migrate from older to newer hosts only
         after a reboot: the same packages on all hosts
+        roll back: downgrade the packages again (dnf downgrade, apt-get install PACKAGE=VERSION, zypper install --oldpackage), with
+            the guests moved away
         verify: virsh -r -c qemu:///system version; uname -r
 
     When not to
@@ -183,6 +185,7 @@ def test_identities_are_unique(cluster: Cluster) -> None:
         now: rm /etc/machine-id and systemd-machine-id-setup; iscsi-iname > a new InitiatorName in /etc/iscsi/initiatorname.iscsi;
             nvme gen-hostnqn > /etc/nvme/hostnqn; ssh-keygen -A after the old host keys are removed
         after a reboot: host_uuid_source = "machine-id" in the libvirt daemon's configuration, where the firmware has no UUID
+        roll back: put the former files back, from copies made before, on one of the hosts only
         verify: compare the files named above on both hosts
 
     When not to
@@ -249,6 +252,7 @@ def test_cpu_models_run_everywhere(cluster: Cluster) -> None:
         now: keep the guest on the hosts that can run it
         after a reboot: virsh edit DOMAIN: a model that all have, from virsh domcapabilities of all hosts in one file and
             virsh hypervisor-cpu-baseline FILE
+        roll back: virsh define FILE, with what virsh dumpxml --inactive DOMAIN had written to FILE before the change
         verify: virsh domcapabilities | grep -A30 host-model (not on a read-only connection)
 
     When not to
@@ -355,6 +359,8 @@ def test_hosts_agree_on_time(cluster: Cluster, params: Params) -> None:
     How to fix
         now: chronyc makestep on the host that is off (its guests see the jump)
         after a reboot: the same servers in chrony.conf of all hosts (KVM-TIM-001); timedatectl set-timezone UTC
+        roll back: the former chrony.conf, and systemctl restart chronyd (Debian, Ubuntu: chrony); a step of the clock cannot be
+            taken back
         verify: chronyc -n tracking; readlink /etc/localtime
 
     When not to
@@ -448,6 +454,8 @@ def test_shared_storage_is_everywhere(cluster: Cluster, params: Params) -> None:
         now: mend zoning or masking, then rescan-scsi-bus.sh -a
         after a reboot: copy /etc/multipath/bindings to all hosts, or user_friendly_names no in multipath.conf; the same lines in
             /etc/fstab; virsh pool-define and pool-autostart on all hosts
+        roll back: the former /etc/multipath/bindings, /etc/multipath.conf and /etc/fstab; virsh pool-undefine POOL on the hosts
+            that had none
         verify: multipath -ll; virsh pool-list --all; grep nfs /proc/mounts
 
     When not to
@@ -596,6 +604,7 @@ def test_networks_are_everywhere(cluster: Cluster) -> None:
         now: virsh net-dumpxml NET on a good host, virsh net-define and net-start on the other; ip link set BRIDGE mtu 9000
         after a reboot: virsh net-autostart NET; the same bridges in the configuration of the network (nmcli, netplan, ifupdown,
             wicked)
+        roll back: virsh net-destroy and net-undefine NET on the host that had none; ip link set BRIDGE mtu with the former value
         verify: virsh net-list --all; ip -d link show BRIDGE
 
     When not to
@@ -698,6 +707,7 @@ def test_layouts_are_equal(cluster: Cluster, params: Params) -> None:
     How to fix
         now: migrate with a changed definition: virsh migrate DOMAIN TARGET --live --xml FILE
         after a reboot: the same SMT setting in the firmware and the same isolcpus= on all hosts; group equal hardware
+        roll back: the former setting in the firmware, and the former kernel command line, and reboot
         verify: lscpu -e; cat /sys/devices/system/cpu/isolated
 
     When not to
@@ -773,6 +783,7 @@ def test_huge_pages_allow_failover(cluster: Cluster, params: Params) -> None:
     How to fix
         now: echo N > /sys/devices/system/node/nodeX/hugepages/hugepages-2048kB/nr_hugepages
         after a reboot: the same hugepagesz= and hugepages= on the kernel command lines of all hosts
+        roll back: the same with the former count
         verify: grep -r . /sys/kernel/mm/hugepages/*/free_hugepages
 
     When not to
@@ -854,6 +865,8 @@ def test_no_disk_has_two_writers(cluster: Cluster, params: Params) -> None:
         after a reboot: lock_manager = "lockd" in /etc/libvirt/qemu.conf, and in /etc/libvirt/qemu-lockd.conf scsi_lockspace_dir
             (for LUNs) and lvm_lockspace_dir (for logical volumes) on an NFS or cluster file system; or sanlock; restart the daemon
             (running guests are not locked until they start again)
+        roll back: the former qemu.conf and qemu-lockd.conf, and restart of the daemon; a guest that was stopped: virsh start DOMAIN
+            on one host
         verify: virsh list --uuid on all hosts; lslocks; sanlock client status
 
     When not to
@@ -983,6 +996,7 @@ def test_room_for_the_loss_of_a_host(cluster: Cluster, params: Params) -> None:
     How to fix
         now: shut down what can wait, or shrink it: virsh setmaxmem and setmem --config
         after a reboot: add memory or a host; tag the guests that must run as must-run
+        roll back: virsh setmaxmem and setmem --config with the former sizes; start what was shut down
         verify: virsh domstats --balloon --vcpu --list-running; cat /proc/meminfo
 
     When not to

@@ -60,6 +60,7 @@ def test_cpu_offers_virtualization(host: Host) -> None:
         now: nothing can be done on the running host
         after a reboot: enable VT-x or AMD-V (SVM) in the firmware and switch the machine off and on; inside a VM, let
             the outer hypervisor expose nested virtualization
+        roll back: the former setting in the firmware; guests then cannot run here
         verify: grep -wom1 -E 'vmx|svm' /proc/cpuinfo
 
     When not to
@@ -126,6 +127,7 @@ def test_kvm_is_usable(host: Host) -> None:
     How to fix
         now: modprobe kvm_intel or kvm_amd; udevadm trigger --name-match=kvm; then systemctl restart the libvirt daemon
         after a reboot: enable virtualization in the firmware; remove blacklist lines for kvm in /etc/modprobe.d
+        roll back: rmmod kvm_intel or kvm_amd with all guests off; the former files in /etc/modprobe.d and setting in the firmware
         verify: stat -c '%F %t:%T %a %U %G' /dev/kvm; virsh -r -c qemu:///system capabilities
 
     When not to
@@ -196,6 +198,7 @@ def test_kvm_backend(host: Host) -> None:
     How to fix
         now: modprobe kvm_intel (or kvm_amd, kvm_hv); the kernel log says why it will not load
         after a reboot: remove blacklist lines for kvm in /etc/modprobe.d, enable virtualization in the firmware
+        roll back: rmmod the module with all guests off; the former files in /etc/modprobe.d and setting in the firmware
         verify: ls -d /sys/module/kvm*
 
     When not to
@@ -285,6 +288,7 @@ def test_nested_paging(host: Host) -> None:
         now: with all guests off: modprobe -r kvm_intel && modprobe kvm_intel ept=1 (kvm_amd npt=1)
         after a reboot: remove ept=0 and npt=0 from /etc/modprobe.d and the kernel command line; on a nested host, let
             the outer hypervisor expose EPT or NPT
+        roll back: the former line in /etc/modprobe.d, and load the module anew with all guests off
         verify: grep . /sys/module/kvm_intel/parameters/ept /sys/module/kvm_amd/parameters/npt
 
     When not to
@@ -329,6 +333,7 @@ def test_host_is_bare_metal(host: Host, params: Params) -> None:
     How to fix
         now: nothing can be done on the running host
         after a reboot: move the guests to a machine of their own, or set allow_nested_host in the profile of this host
+        roll back: move the guests back; take allow_nested_host out of the profile
         verify: systemd-detect-virt --vm
 
     When not to
@@ -496,6 +501,8 @@ def test_iommu(host: Host, params: Params) -> None:
         now: echo N > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts
         after a reboot: enable VT-d, AMD-Vi or SMMU in the firmware; on Intel add intel_iommu=on to the kernel command line (RHEL
             and SUSE: grubby or grub2-mkconfig, Debian and Ubuntu: update-grub); iommu=pt keeps the host's own devices fast
+        roll back: echo 0 > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts; the former kernel command line, and
+            reboot
         verify: ls /sys/kernel/iommu_groups; virt-host-validate qemu
 
     When not to
@@ -568,6 +575,7 @@ def test_vulnerabilities_are_mitigated(host: Host, params: Params) -> None:
         now: update the microcode package and reboot; some mitigations can be set in /sys/devices/system/cpu
         after a reboot: update kernel and microcode, take mitigations=off and the like off the kernel command line; for
             guests of strangers, switch SMT off or schedule by core
+        roll back: boot the former kernel; the former kernel command line, and reboot
         verify: grep . /sys/devices/system/cpu/vulnerabilities/*
 
     When not to

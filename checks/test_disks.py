@@ -159,6 +159,8 @@ def test_image_format(host: Host, domain: Domain, disk: Disk, params: Params) ->
         now: nothing can be done while the guest runs
         after a reboot: virsh edit $DOM: <driver name='qemu' type='FORMAT'/>; old images: qemu-img amend -o compat=1.1 IMAGE;
         corrupt ones: qemu-img check -r all IMAGE, with the guest off and a copy made
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change; qemu-img check
+            -r and amend cannot be undone: keep the copy
         verify: virsh dumpxml --inactive $DOM | grep 'driver name'
 
     When not to
@@ -220,6 +222,7 @@ def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
     How to fix
         now: nothing can be done while the guest runs
         after a reboot: virsh edit $DOM: <driver ... cache='none'/>, then restart the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM | grep cache=
 
     When not to
@@ -278,6 +281,7 @@ def test_io_mode(host: Host, domain: Domain, disk: Disk) -> None:
     How to fix
         now: nothing can be done while the guest runs
         after a reboot: virsh edit $DOM: <driver ... cache='none' io='native'/>, or io='io_uring' (QEMU 5.0, libvirt 6.3)
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM | grep io=
 
     When not to
@@ -351,6 +355,8 @@ def test_disk_has_an_iothread(domain: Domain, disk: Disk, params: Params) -> Non
     How to fix
         now: virsh iothreadadd $DOM 1 --live --config; the disk must be detached and attached to use it
         after a reboot: virsh edit $DOM: <iothreads>1</iothreads> and <driver ... iothread='1'/> (for SCSI at the controller)
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change; virsh
+            iothreaddel $DOM 1 --live --config
         verify: virsh iothreadinfo $DOM; pin it as KVM-PIN-008 says
 
     When not to
@@ -492,6 +498,7 @@ def test_discard_on_thin_storage(host: Host, domain: Domain, disk: Disk) -> None
     How to fix
         now: nothing can be done while the guest runs
         after a reboot: virsh edit $DOM: <driver ... discard='unmap'/>; in the guest: systemctl enable --now fstrim.timer
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM | grep discard=
 
     When not to
@@ -551,6 +558,7 @@ def test_backing_chain_is_short(host: Host, domain: Domain, disk: Disk, params: 
     How to fix
         now: virsh blockcommit $DOM TARGET --active --pivot --wait, or virsh blockpull $DOM TARGET --wait
         after a reboot: find what makes the layers: backup software, virsh snapshot-list $DOM
+        roll back: a merged chain cannot be parted again: keep a copy or a backup of the image
         verify: virsh dumpxml $DOM | grep -c '<backingStore type'
 
     When not to
@@ -603,6 +611,7 @@ def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
         now: virsh snapshot-delete $DOM NAME (external ones: virsh blockcommit $DOM TARGET --active --pivot; ones that libvirt does
         not know: qemu-img snapshot -d NAME IMAGE, with the guest off)
         after a reboot: keep states with virsh backup-begin and checkpoints instead
+        roll back: a deleted snapshot is gone: keep a backup
         verify: virsh snapshot-list $DOM; qemu-img snapshot -U -l IMAGE
 
     When not to
@@ -687,6 +696,7 @@ def test_space_for_images(host: Host, params: Params) -> None:
     How to fix
         now: delete what nobody uses (old images, snapshots), run fstrim -av in the guests; lvextend the pool
         after a reboot: grow the storage; watch it
+        roll back: what was deleted is gone: keep a backup; a volume that was grown is not shrunk while it is used
         verify: df -h; lvs -o +data_percent,metadata_percent; virsh pool-info POOL
 
     When not to
@@ -828,6 +838,8 @@ def test_image_is_preallocated(host: Host, domain: Domain, disk: Disk, params: P
     How to fix
         now: raw images: fallocate -l SIZE IMAGE (keeps what is there)
         after a reboot: make images with qemu-img create -o preallocation=falloc, or virsh vol-create-as --allocation SIZE
+        roll back: fallocate --dig-holes IMAGE with the guest off, or fstrim in the guest where the disk passes discard on, gives
+            the space back
         verify: stat -c '%b %B %s' IMAGE
 
     When not to
@@ -872,6 +884,7 @@ def test_partitions_are_aligned(host: Host) -> None:
     How to fix
         now: nothing can be done without moving the data
         after a reboot: make the partition anew at 1 MiB: parted -a optimal
+        roll back: keep the data until the new partition is tried
         verify: cat /sys/block/sda/sda1/start /sys/block/sda/sda1/alignment_offset
 
     When not to
@@ -942,6 +955,8 @@ def test_disk_is_without_error(host: Host, domain: Domain, disk: Disk, params: P
     How to fix
         now: mend the storage, then virsh resume $DOM
         after a reboot: virsh edit $DOM: <driver ... error_policy='stop' rerror_policy='stop'/> on shared storage
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change; a repair of the
+            storage is not undone
         verify: virsh domblkerror $DOM; virsh domstate --reason $DOM; journalctl -k -g 'I/O error'
 
     When not to
@@ -1036,6 +1051,7 @@ def test_flushes_reach_the_disk(host: Host) -> None:
     How to fix
         now: mount -o remount,barrier=1 PLACE; echo 'write back' > /sys/block/sda/queue/write_cache
         after a reboot: take nobarrier and barrier=0 out of /etc/fstab, and look for a udev rule that sets write_cache
+        roll back: mount -o remount,barrier=0 PLACE; the former value in write_cache and the former /etc/fstab
         verify: grep -E 'nobarrier|barrier=0' /proc/mounts; grep . /sys/block/*/queue/write_cache
 
     When not to

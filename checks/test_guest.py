@@ -70,6 +70,7 @@ def test_guest_clock_source(guest: Host) -> None:
         now: echo kvm-clock > /sys/devices/system/clocksource/clocksource0/current_clocksource
         after a reboot: take clocksource=, tsc= and no-kvmclock off the guest's kernel command line; expose invtsc only to guests
             that never migrate
+        roll back: echo the former name into current_clocksource; the former kernel command line, and reboot
         verify: cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 
     When not to
@@ -572,6 +573,7 @@ def test_first_boot_is_over(guest: Host) -> None:
     How to fix
         now: read /var/log/cloud-init.log and systemctl --failed, mend what they name, systemctl reset-failed
         after a reboot: mend the user data or the template, cloud-init clean --logs, and start it again
+        roll back: the former user data or template; cloud-init clean makes the next boot a first one, keep a snapshot
         verify: cloud-init status --long; systemctl --failed
 
     When not to
@@ -629,6 +631,7 @@ def test_guest_is_not_robbed(guest: Host, params: Params) -> None:
     How to fix
         now: migrate the guest, or a noisy neighbour, to another host
         after a reboot: fewer vCPUs on the host, or pins (KVM-PIN-010 and KVM-PIN-011 show them from the host)
+        roll back: migrate it back; the former number of vCPUs or pins
         verify: vmstat 1, column st
 
     When not to

@@ -190,6 +190,7 @@ def test_time_after_restore(host: Host, domain: Domain) -> None:
     How to fix
         now: install and start qemu-guest-agent in the guest; virsh domtime $DOM --sync after it came back
         after a reboot: SYNC_TIME=1 in /etc/sysconfig/libvirt-guests (RHEL, SUSE) or /etc/default/libvirt-guests (Debian, Ubuntu)
+        roll back: SYNC_TIME=0 in the same file; a step of the guest's clock cannot be taken back
         verify: virsh domtime $DOM --pretty
 
     When not to

@@ -184,6 +184,7 @@ def test_hardware_errors(host: Host, params: Params) -> None:
     How to fix
         now: move the guests away; find the part: ras-mc-ctl --errors, ras-mc-ctl --layout, or the log of the BMC
         after a reboot: replace the module or the processor; the counters start again at boot
+        roll back: nothing to undo: hardware that was replaced stays
         verify: grep . /sys/devices/system/edac/mc/mc*/*_count; grep HardwareCorrupted /proc/meminfo
 
     When not to

@@ -36,6 +36,7 @@ def test_ksm_exists(host: Host, params: Params) -> None:
     How to fix
         now: nothing can be done with the running kernel
         after a reboot: use a kernel with CONFIG_KSM=y, as all server distributions have
+        roll back: boot the former kernel
         verify: ls -d /sys/kernel/mm/ksm
 
     When not to
@@ -71,6 +72,7 @@ def test_ksm_policy(host: Host, params: Params) -> None:
     How to fix
         now: systemctl stop ksmtuned ksm; echo 2 > /sys/kernel/mm/ksm/run (off), or echo 1 (on)
         after a reboot: systemctl disable ksmtuned ksm (off), systemctl enable --now both (on)
+        roll back: the same with the former policy; pages that were parted merge again by themselves
         verify: cat /sys/kernel/mm/ksm/run
 
     When not to
@@ -118,6 +120,7 @@ def test_ksm_services(host: Host, params: Params) -> None:
     How to fix
         now: systemctl disable --now ksmtuned ksm, in this order (off); systemctl enable --now ksm ksmtuned (on)
         after a reboot: the same; Debian's and Ubuntu's old switch is KSM_ENABLED in /etc/default/qemu-kvm
+        roll back: the same commands the other way round
         verify: systemctl is-enabled ksm ksmtuned
 
     When not to
@@ -194,6 +197,7 @@ def test_ksm_is_unmerged(host: Host) -> None:
     How to fix
         now: with enough memory free: echo 2 > /sys/kernel/mm/ksm/run
         after a reboot: nothing is merged at boot; let whatever stops KSM write 2 instead of 0
+        roll back: echo 1 > /sys/kernel/mm/ksm/run merges again
         verify: cat /sys/kernel/mm/ksm/pages_sharing
 
     When not to
@@ -309,6 +313,7 @@ def test_ksm_pays(host: Host, params: Params) -> None:
     How to fix
         now: echo 2 > /sys/kernel/mm/ksm/run, or lower pages_to_scan; on Linux 6.7 and later echo 1 > smart_scan
         after a reboot: KSM_NPAGES_MAX of /etc/ksmtuned.conf; or systemctl disable --now ksmtuned ksm
+        roll back: echo the former values into /sys/kernel/mm/ksm; the former /etc/ksmtuned.conf
         verify: grep . /sys/kernel/mm/ksm/pages_* /sys/kernel/mm/ksm/general_profit
 
     When not to
@@ -377,6 +382,7 @@ def test_ksmtuned_settings(host: Host) -> None:
     How to fix
         now: echo none > /sys/kernel/mm/ksm/advisor_mode, or stop ksmtuned; correct /etc/ksmtuned.conf; systemctl restart ksmtuned
         after a reboot: the file is read at each start; go back to the defaults and change one value at a time
+        roll back: the former /etc/ksmtuned.conf, and systemctl restart ksmtuned; echo the former mode into advisor_mode
         verify: grep -v '^#' /etc/ksmtuned.conf; cat /sys/kernel/mm/ksm/advisor_mode
 
     When not to

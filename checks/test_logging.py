@@ -55,6 +55,7 @@ def test_log_level(host: Host) -> None:
         now: virt-admin -c virtqemud:///system daemon-log-filters "3:*" (libvirtd:///system for the monolithic one); never
             clear the filters, as log_level then counts for everything
         after a reboot: remove the line; use log_filters with patterns instead
+        roll back: virt-admin daemon-log-filters with the filters that it told before; the former line in the file
         verify: grep -Hs '^log_level' /etc/libvirt/*.conf
 
     When not to
@@ -103,6 +104,7 @@ def test_no_debug_left(host: Host, params: Params) -> None:
         now: virt-admin -c virtqemud:///system daemon-log-filters "3:*" ends it without a restart (libvirtd:///system for the
             monolithic one); an empty list is no cure where log_level is 1
         after a reboot: comment log_filters and log_outputs out; restart the daemon (guests keep running)
+        roll back: virt-admin daemon-log-filters with the filters that it told before; the former lines in the file
         verify: grep -HsE '^log_(filters|outputs|level)' /etc/libvirt/*.conf
 
     When not to
@@ -166,6 +168,7 @@ def test_no_debug_now(host: Host) -> None:
         now: virt-admin -c virtqemud:///system daemon-log-filters "3:*" (libvirtd:///system for the monolithic one), or
             set what was there before
         after a reboot: nothing; KVM-LOG-002 looks at the files
+        roll back: virt-admin daemon-log-filters and daemon-log-outputs with what they told before
         verify: virt-admin -c virtqemud:///system daemon-log-filters
 
     When not to
@@ -215,6 +218,7 @@ def test_auditing(host: Host, params: Params) -> None:
         now: install auditd (Debian, Ubuntu, SUSE: audit), systemctl enable --now auditd; auditctl -e 1
         after a reboot: remove audit=0 from the kernel command line; remove audit_level = 0 from /etc/libvirt/libvirtd.conf
             or virtqemud.conf
+        roll back: systemctl disable --now auditd; the former lines, and the former kernel command line, and reboot
         verify: auditctl -s; ausearch -m VIRT_CONTROL -ts today
 
     When not to
@@ -304,6 +308,8 @@ def test_no_failed_start(host: Host, params: Params) -> None:
 
     How to fix
         now: read /var/log/libvirt/qemu/DOMAIN.log and journalctl -u libvirtd -u virtqemud around the time that is named
+        after a reboot: find what made it fail; the check looks back 24 hours only
+        roll back: nothing to undo: what was mended is mended
         verify: ausearch -m VIRT_CONTROL -sv no -ts today; journalctl -u libvirtd -u virtqemud -p err --since=-24h
 
     When not to
@@ -384,6 +390,7 @@ def test_qemu_log(domain: Domain, params: Params) -> None:
     How to fix
         now: read the log around the time that is named; an error of a disk or a lock belongs to the storage
         after a reboot: choose a CPU model that the host has, where features are missing
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: tail -n 50 /var/log/libvirt/qemu/$DOM.log
 
     When not to
@@ -437,6 +444,7 @@ def test_log_space(host: Host, params: Params) -> None:
     How to fix
         now: remove logs of guests that are gone from /var/log/libvirt/qemu; journalctl --vacuum-size=1G
         after a reboot: give /var/log a file system of its own; keep virtlogd's limits (2 MiB and 3 backups a guest)
+        roll back: deleted logs are gone: keep a copy; the former size of the journal by SystemMaxUse= in journald.conf
         verify: df -h /var/log; du -sh /var/log/libvirt
 
     When not to
@@ -510,6 +518,8 @@ def test_journal_is_kept(host: Host) -> None:
         now: mkdir -p /var/log/journal && journalctl --flush
         after a reboot: Storage=persistent in /etc/systemd/journald.conf; mend what floods the journal rather than lift
             RateLimitBurst
+        roll back: Storage=volatile in journald.conf and systemctl restart systemd-journald; /var/log/journal stays until it is
+            removed
         verify: journalctl --list-boots; journalctl -b _TRANSPORT=driver | grep Suppressed
 
     When not to
@@ -573,6 +583,7 @@ def test_logs_are_forwarded(host: Host) -> None:
         now: rsyslog: action(type="omfwd" target="logs.example" port="6514" protocol="tcp") in /etc/rsyslog.d/, or enable
             one agent
         after a reboot: systemctl enable the agent
+        roll back: remove the file from /etc/rsyslog.d and restart rsyslog, or disable the agent
         verify: logger kvmcheck-test, and look for it in the central store
 
     When not to

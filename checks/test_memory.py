@@ -195,6 +195,7 @@ def test_pool_is_as_requested(host: Host, params: Params) -> None:
     How to fix
         now: free memory (echo 1 > /proc/sys/vm/compact_memory) and ask again: sysctl -w vm.nr_hugepages=COUNT
         after a reboot: reserve on the kernel command line, where memory is not fragmented yet
+        roll back: the same with the former count
         verify: grep . /sys/kernel/mm/hugepages/*/*_hugepages
 
     When not to
@@ -258,6 +259,7 @@ def test_pool_survives_reboot(host: Host) -> None:
         now: nothing is wrong until the reboot
         after a reboot: echo 'vm.nr_hugepages = COUNT' > /etc/sysctl.d/80-hugepages.conf, or hugepagesz= and hugepages= on the
             kernel command line (grubby, grub2-mkconfig)
+        roll back: remove the file; the former kernel command line, and reboot
         verify: grep -rs nr_hugepages /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d; cat /proc/cmdline
 
     When not to
@@ -309,6 +311,7 @@ def test_transparent_huge_pages(host: Host, params: Params) -> None:
     How to fix
         now: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled
         after a reboot: transparent_hugepage=madvise on the kernel command line, or a TuneD profile
+        roll back: echo the former word into the same file; the former kernel command line, and reboot, or the former TuneD profile
         verify: grep . /sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/mm/transparent_hugepage/defrag
 
     When not to
@@ -356,6 +359,8 @@ def test_locked_memory_is_bounded(host: Host, domain: Domain, params: Params) ->
     How to fix
         now: virsh memtune $DOM --hard-limit KIB --live
         after a reboot: virsh memtune $DOM --hard-limit KIB --config, with generous headroom; or remove <locked/>
+        roll back: virsh memtune $DOM --hard-limit KIB --live --config with the limit that virsh memtune $DOM told before (-1 for
+            none)
         verify: virsh memtune $DOM
 
     When not to
@@ -550,6 +555,7 @@ def test_hard_limit_leaves_room(domain: Domain, params: Params) -> None:
     How to fix
         now: virsh memtune $DOM --hard-limit -1 --live
         after a reboot: virsh memtune $DOM --hard-limit -1 --config; with <locked/> give it generous headroom instead
+        roll back: virsh memtune $DOM --hard-limit KIB --live --config with the limit that virsh memtune $DOM told before
         verify: virsh memtune $DOM --config; cat /sys/fs/cgroup/machine.slice/machine-qemu*.scope/memory.events
 
     When not to
@@ -610,6 +616,7 @@ def test_balloon_is_not_shrunk(domain: Domain, params: Params) -> None:
     How to fix
         now: virsh setmem $DOM FULL --live
         after a reboot: virsh setmem $DOM FULL --config
+        roll back: virsh setmem $DOM SIZE --live --config with the former size
         verify: virsh domstats --balloon $DOM
 
     When not to
@@ -658,6 +665,7 @@ def test_memory_is_not_overcommitted(host: Host, params: Params) -> None:
     How to fix
         now: migrate a guest away, or virsh setmem one to less
         after a reboot: virsh setmaxmem DOM SIZE --config, fewer guests, or more memory
+        roll back: migrate it back; virsh setmaxmem and setmem with the former sizes
         verify: grep -E 'MemTotal|Hugetlb' /proc/meminfo; virsh domstats --balloon --list-running
 
     When not to
@@ -724,6 +732,7 @@ def test_guest_is_not_swapped_out(host: Host, domain: Domain, params: Params) ->
     How to fix
         now: find the overcommit (KVM-MEM-010), migrate a guest, then swapoff -a; swapon -a in a quiet hour
         after a reboot: less guest memory, vm.swappiness=10 (KVM-MEM-012), or huge pages, which are never swapped
+        roll back: the former sizes and vm.swappiness; swap is used again by itself
         verify: grep VmSwap /proc/PID/status; cat /sys/fs/cgroup/machine.slice/machine-qemu*.scope/memory.swap.current
 
     When not to
@@ -861,6 +870,7 @@ def test_limits_conf_is_not_relied_upon(host: Host) -> None:
     How to fix
         now: move the guest to qemu:///system; for guests of a user, raise memlock for that user and log in again
         after a reboot: remove copied memlock lines from /etc/security/limits.conf and limits.d
+        roll back: the former files in /etc/security; define the guest in the user's session again
         verify: grep -rs memlock /etc/security/limits.conf /etc/security/limits.d; grep 'locked memory' /proc/PID/limits
 
     When not to

@@ -100,6 +100,8 @@ def test_vhost_net(host: Host, domain: Domain, nic: Nic) -> None:
     How to fix
         now: modprobe vhost_net
         after a reboot: echo vhost_net > /etc/modules-load.d/vhost.conf; remove <driver name='qemu'/>; restart the guest
+        roll back: modprobe -r vhost_net with no guest running; remove the file; virsh define FILE, with what virsh dumpxml
+            --inactive $DOM had written to FILE before the change
         verify: ls -l /dev/vhost-net; ls -l /proc/$$(pgrep -f guest=NAME)/fd | grep vhost
 
     When not to
@@ -192,6 +194,8 @@ def test_networks_are_separate(host: Host, params: Params) -> None:
     How to fix
         now: add a VLAN or a card for the role; give it an address in a network of its own
         after a reboot: the same by NetworkManager, netplan, ifupdown or networkd; migration_address in /etc/libvirt/qemu.conf
+        roll back: the former configuration of the network; ip link and ip addr show what runs, note it before; the former
+            migration_address
         verify: ip -br link; ip route get STORAGE-SERVER
 
     When not to
@@ -374,6 +378,7 @@ def test_zero_copy_is_off(host: Host) -> None:
     How to fix
         now: with no guest running: modprobe -r vhost_net && modprobe vhost_net experimental_zcopytx=0
         after a reboot: take experimental_zcopytx=1 out of /etc/modprobe.d and of the kernel command line
+        roll back: the former line in /etc/modprobe.d, and load the module anew with no guest running
         verify: cat /sys/module/vhost_net/parameters/experimental_zcopytx
 
     When not to
@@ -425,6 +430,8 @@ def test_queues_fit(host: Host, domain: Domain, nic: Nic, params: Params) -> Non
     How to fix
         now: nothing, the card is built at start; in a Linux guest with idle queues: ethtool -L eth0 combined N
         after a reboot: virsh edit $DOM: <driver name='vhost' queues='N'/> with N the vCPUs, 8 at most; restart the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change; ethtool -L eth0
+            combined with the former count in the guest
         verify: ip -d link show type tun; ethtool -l eth0 in the guest
 
     When not to
@@ -500,6 +507,7 @@ def test_bonds_are_up(host: Host, params: Params) -> None:
     How to fix
         now: look at /proc/net/bonding/BOND; mend cable, transceiver or the LACP of the switch; ip link set MEMBER up
         after a reboot: BONDING_OPTS, nmcli connection modify BOND +bond.options miimon=100, netplan parameters or networkd [Bond]
+        roll back: the former configuration of the network; ip link and ip addr show what runs, note it before
         verify: ip -d link show type bond; cat /proc/net/bonding/*
 
     When not to
@@ -613,6 +621,7 @@ def test_uplink_is_sound(host: Host, uplink: Link, params: Params) -> None:
         now: ethtool CARD; mend cable or transceiver; ethtool -r CARD starts the negotiation anew; ethtool -G CARD rx 4096 for
             missed packets
         after a reboot: ring sizes by a udev rule, nmcli ethtool.ring-rx or a systemd .link file (RxBufferSize=)
+        roll back: ethtool -G CARD with the former sizes, which ethtool -g CARD told before; the former rule or .link file
         verify: grep . /sys/class/net/CARD/speed /sys/class/net/CARD/duplex /sys/class/net/CARD/statistics/*err*
 
     When not to
@@ -700,6 +709,7 @@ def test_link_is_full(host: Host, pci_device: PciDevice) -> None:
         now: power the host down, seat the card anew or move it to a slot with enough lanes of a CPU; look at bifurcation in the
             firmware's setup
         after a reboot: it holds
+        roll back: seat the card where it was; the former setting in the firmware
         verify: lspci -vv -s ADDRESS | grep -E 'LnkCap|LnkSta' as root
 
     When not to
@@ -868,6 +878,7 @@ def test_bridges_are_built(host: Host, params: Params) -> None:
     How to fix
         now: ip link set BRIDGE up; ip link set CARD master BRIDGE; ip addr del ADDRESS dev CARD; ovs-vsctl del-port STALE
         after a reboot: the profile of NetworkManager, netplan, ifupdown (bridge_ports) or networkd
+        roll back: the former configuration of the network; ip link and ip addr show what runs, note it before
         verify: ip -d link show type bridge; bridge link; ovs-vsctl show
 
     When not to
@@ -1034,6 +1045,7 @@ def test_forwarding(host: Host, params: Params) -> None:
     How to fix
         now: sysctl -w net.ipv4.ip_forward=1, or virsh net-destroy and net-start, which sets it; or =0 where nothing routes
         after a reboot: the same in /etc/sysctl.d; libvirt sets it by itself when it starts such a network
+        roll back: sysctl -w net.ipv4.ip_forward with the former value; the former file in /etc/sysctl.d
         verify: sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding
 
     When not to
@@ -1272,6 +1284,8 @@ def test_mac_is_unique(host: Host, domain: Domain, nic: Nic, params: Params) -> 
     How to fix
         now: nothing, the card is built at start; unplug one: virsh domif-setlink $DOM MAC down
         after a reboot: virsh edit $DOM: take the <mac> line out and libvirt makes a new one; mend the network of the clone inside
+        roll back: virsh domif-setlink $DOM MAC up; virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE
+            before the change
         verify: virsh dumpxml --inactive $DOM | grep -i 'mac address'
 
     When not to
@@ -1344,6 +1358,7 @@ def test_host_name_resolves(host: Host, params: Params) -> None:
     How to fix
         now: hostnamectl set-hostname NAME.DOMAIN; take the line 127.0.1.1 out of /etc/hosts
         after a reboot: create A, AAAA and PTR records; or set migration_host in /etc/libvirt/qemu.conf
+        roll back: hostnamectl set-hostname with the former name; the former /etc/hosts; libvirt's daemon is told by a restart
         verify: getent ahosts $$(hostname -f)
 
     When not to

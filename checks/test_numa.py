@@ -61,6 +61,7 @@ def test_node_has_memory(host: Host, numa_node: NumaNode, params: Params) -> Non
     How to fix
         now: nothing can be done on the running host
         after a reboot: populate all sockets alike; look for failed memory training in the log of the BMC
+        roll back: the former modules in the former slots
         verify: grep MemTotal /sys/devices/system/node/node*/meminfo
 
     When not to
@@ -118,6 +119,7 @@ def test_numa_balancing(host: Host, params: Params) -> None:
     How to fix
         now: sysctl -w kernel.numa_balancing=0 (or 1)
         after a reboot: echo 'kernel.numa_balancing = 0' > /etc/sysctl.d/80-numa.conf
+        roll back: the same with the former value
         verify: cat /proc/sys/kernel/numa_balancing
 
     When not to
@@ -174,6 +176,7 @@ def test_numatune_nodes_exist(host: Host, domain: Domain) -> None:
     How to fix
         now: virsh numatune $DOM --nodeset 0 --config
         after a reboot: the same; it acts at the next start of the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh numatune $DOM --config; cat /sys/devices/system/node/has_memory
 
     When not to
@@ -209,6 +212,7 @@ def test_wide_guests_have_cells(host: Host, domain: Domain, params: Params) -> N
     How to fix
         now: nothing can be done while it runs
         after a reboot: virsh edit $DOM: fewer vCPUs and less memory, or <numa> cells in <cpu> with memnode and vcpupin to match
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM
 
     When not to
@@ -258,6 +262,7 @@ def test_memory_modules_are_uniform(host: Host) -> None:
     How to fix
         now: nothing can be done on the running host
         after a reboot: populate the slots in the order of the maker's manual, with one kind of module
+        roll back: the former modules in the former slots
         verify: dmidecode -t 17 | grep -E 'Size|Locator|Speed'
 
     When not to
@@ -339,6 +344,7 @@ def test_sockets_are_nodes(host: Host) -> None:
         now: nothing can be done on the running host
         after a reboot: switch "node interleaving" off in the firmware (Dell, HPE, Lenovo: System Memory Settings), and remove numa=
             from the kernel command line: grubby --update-kernel=ALL --remove-args=numa=off, or /etc/default/grub and update-grub
+        roll back: the former setting in the firmware, and the former kernel command line, and reboot
         verify: cat /sys/devices/system/node/has_cpu; cat /proc/cmdline
 
     When not to
@@ -387,6 +393,7 @@ def test_distances_are_plausible(host: Host, params: Params) -> None:
     How to fix
         now: nothing can be done on the running host
         after a reboot: update the firmware; a distance table (SLIT) that is missing reads 10 and 20 everywhere
+        roll back: the former firmware, where the maker lets one go back
         verify: grep . /sys/devices/system/node/node*/distance
 
     When not to
@@ -586,6 +593,7 @@ def test_cells_are_consistent(host: Host, domain: Domain) -> None:
     How to fix
         now: nothing can be done while it runs
         after a reboot: virsh edit $DOM: list all vCPUs in <numa>, one cell a socket, and a memnode for each; start it cold
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM | grep -A8 '<numa>'
 
     When not to
@@ -672,6 +680,8 @@ def test_memory_is_local(host: Host, domain: Domain, params: Params) -> None:
     How to fix
         now: migratepages PID FROM TO as root (ordinary pages only), or migrate the guest away and back
         after a reboot: virsh numatune $DOM --mode strict --nodeset N --config, and start it cold
+        roll back: virsh numatune $DOM --mode and --nodeset --config with what virsh numatune $DOM told before; pages come back by
+            migratepages PID TO FROM
         verify: numastat -p PID, whose Private column counts the QEMU binary too
 
     When not to
@@ -732,6 +742,7 @@ def test_pages_of_cells(host: Host, domain: Domain) -> None:
     How to fix
         now: nothing can be done while it runs
         after a reboot: virsh edit $DOM: nodeset of <page> names guest cells; host nodes are chosen by numatune/memnode
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM | grep -E '<page |<cell |memnode'; ls /sys/kernel/mm/hugepages
 
     When not to
@@ -803,6 +814,8 @@ def test_devices_are_local(host: Host, domain: Domain) -> None:
     How to fix
         now: virsh vcpupin and numatune the guest to the node of the device, if it has room
         after a reboot: virsh vcpupin $DOM VCPU CPUS --config; or move the card to a slot of the other processor
+        roll back: virsh vcpupin $DOM VCPU CPUS --live --config, with the CPUs that virsh vcpupin $DOM told before; the card in its
+            former slot
         verify: cat /sys/bus/pci/devices/*/numa_node
 
     When not to

@@ -120,6 +120,7 @@ def test_pins_stay_in_one_node(host: Host, domain: Domain) -> None:
     How to fix
         now: virsh vcpupin $DOM VCPU CPU --live --config, with CPUs of one node
         after a reboot: the same; split guests that are too wide into cells
+        roll back: virsh vcpupin $DOM VCPU CPUS --live --config, with the CPUs that virsh vcpupin $DOM told before
         verify: virsh vcpupin $DOM --config; cat /sys/devices/system/node/node*/cpulist
 
     When not to
@@ -179,6 +180,7 @@ def test_no_cpu_is_promised_twice(host: Host, params: Params) -> None:
     How to fix
         now: virsh vcpupin DOMAIN VCPU CPU --live --config for one of the two
         after a reboot: the same; keep a plan of pins for the whole host
+        roll back: virsh vcpupin DOMAIN VCPU CPUS --live --config, with the CPUs that virsh vcpupin DOMAIN told before
         verify: for d in $(virsh list --name); do virsh vcpupin "$d"; done
 
     When not to
@@ -291,6 +293,8 @@ def test_pinned_cpus_are_online(host: Host, domain: Domain) -> None:
     How to fix
         now: echo 1 > /sys/devices/system/cpu/cpuN/online; or virsh vcpupin $DOM VCPU CPU --live --config
         after a reboot: correct the pins with virsh edit $DOM
+        roll back: echo 0 > /sys/devices/system/cpu/cpuN/online, with nothing pinned to it; virsh vcpupin $DOM VCPU CPUS --live
+            --config, with the CPUs that virsh vcpupin $DOM told before
         verify: cat /sys/devices/system/cpu/online; virsh vcpupin $DOM --config
 
     When not to
@@ -345,6 +349,7 @@ def test_affinity_is_as_configured(host: Host, domain: Domain, vcpu: int) -> Non
     How to fix
         now: virsh vcpupin $DOM VCPU CPU --live, with the CPU of the saved definition
         after a reboot: find what changed it (numad, systemctl set-property AllowedCPUs=, CPU hotplug) and stop that
+        roll back: virsh vcpupin $DOM VCPU CPUS --live --config, with the CPUs that virsh vcpupin $DOM told before
         verify: virsh vcpuinfo $DOM; virsh vcpupin $DOM --config
 
     When not to
@@ -402,6 +407,8 @@ def test_pins_respect_siblings(host: Host, domain: Domain, params: Params) -> No
     How to fix
         now: virsh vcpupin $DOM VCPU CPU --live --config; cat /sys/devices/system/cpu/cpu*/topology/thread_siblings_list
         after a reboot: virsh edit $DOM: <topology sockets='1' dies='1' cores='N' threads='2'/> (require) or threads='1' (isolate)
+        roll back: virsh vcpupin $DOM VCPU CPUS --live --config, with the CPUs that virsh vcpupin $DOM told before; virsh define
+            FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh vcpupin $DOM --config
 
     When not to
@@ -482,6 +489,7 @@ def test_emulator_keeps_off_vcpus(host: Host, domain: Domain) -> None:
     How to fix
         now: virsh emulatorpin $DOM CPUS --live --config; virsh iothreadpin $DOM ID CPUS --live --config
         after a reboot: the same, --config keeps it
+        roll back: virsh emulatorpin $DOM and iothreadpin $DOM ID --live --config with the CPUs that they told before
         verify: virsh emulatorpin $DOM --config; virsh iothreadinfo $DOM --config
 
     When not to
@@ -556,6 +564,8 @@ def test_isolation_matches_pins(host: Host) -> None:
         now: virsh vcpupin DOMAIN VCPU CPU --live --config, one isolated CPU for each vCPU
         after a reboot: isolated_cores= in /etc/tuned/realtime-virtual-host-variables.conf and tuned-adm profile
             realtime-virtual-host (SUSE and Debian: isolcpus=, nohz_full=, irqaffinity= on the kernel command line), then reboot
+        roll back: virsh vcpupin DOMAIN VCPU CPUS --live --config, with the CPUs that virsh vcpupin DOMAIN told before; tuned-adm
+            profile with the former one, and the former kernel command line, and reboot
         verify: cat /sys/devices/system/cpu/isolated /sys/devices/system/cpu/nohz_full /proc/irq/default_smp_affinity
 
     When not to
@@ -635,6 +645,7 @@ def test_vcpu_overcommit(host: Host, params: Params) -> None:
     How to fix
         now: virsh setvcpus DOMAIN N --live for guests that idle, or migrate some away; look at KVM-PIN-011 first
         after a reboot: virsh setvcpus DOMAIN N --config
+        roll back: virsh setvcpus DOMAIN N --live --config with the former number; migrate back
         verify: virsh domstats --vcpu --list-running | grep vcpu.current
 
     When not to
@@ -699,6 +710,7 @@ def test_vcpus_do_not_wait(host: Host, domain: Domain, params: Params) -> None:
     How to fix
         now: migrate guests away, or give this one more weight: virsh schedinfo $DOM --live --config cpu_shares=2048
         after a reboot: fewer vCPUs on the host (KVM-PIN-010), or pins (KVM-PIN-001)
+        roll back: virsh schedinfo $DOM --live --config cpu_shares with the former value; migrate back
         verify: virsh domstats --vcpu $DOM, twice; vcpu.N.delay is in nanoseconds
 
     When not to
@@ -755,6 +767,7 @@ def test_cpu_model_is_no_default(domain: Domain, params: Params) -> None:
         now: nothing can be done while the guest runs
         after a reboot: virt-xml $DOM --edit --cpu host-model (in a cluster a common model, see virsh hypervisor-cpu-baseline), then
             shut down and start the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM | grep -A3 '<cpu'
 
     When not to
@@ -815,6 +828,7 @@ def test_realtime_recipe(domain: Domain) -> None:
         after a reboot: virsh edit $DOM: <vcpusched vcpus='1' scheduler='fifo' priority='1'/>, <pmu state='off'/>,
             <memballoon model='none'/>, <memoryBacking><hugepages/><locked/><nosharepages/></memoryBacking>,
             <controller type='usb' model='none'/>, no <graphics> and <input type='tablet'>; then shut down and start the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM
 
     When not to

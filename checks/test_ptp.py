@@ -72,6 +72,7 @@ def test_ptp_is_locked(host: Host, params: Params) -> None:
         now: name the interface: OPTIONS in /etc/sysconfig/ptp4l (RHEL, SUSE), ptp4l@IF.service (Debian, Ubuntu);
             systemctl enable --now ptp4l phc2sys; ethtool -T IF shows what the card can do
         after a reboot: the same
+        roll back: systemctl disable --now ptp4l phc2sys; start chronyd again where it had been stopped
         verify: pmc -u -b 0 'GET TIME_STATUS_NP' 'GET PORT_DATA_SET'; journalctl -t ptp4l -t phc2sys -n 20
 
     When not to
@@ -169,6 +170,7 @@ def test_no_ptp_kvm_on_hosts(host: Host) -> None:
     How to fix
         now: take the lines out, systemctl restart chronyd
         after a reboot: put them into the images of the guests
+        roll back: the former lines, and systemctl restart chronyd
         verify: grep -rs ptp_kvm /etc/modules /etc/modules-load.d; grep -rs '^refclock' /etc/chrony.conf /etc/chrony
 
     When not to

@@ -165,6 +165,8 @@ def test_guest_is_confined(host: Host, domain: Domain) -> None:
     How to fix
         now: nothing, the label is given at start; AppArmor in complain mode: aa-enforce /etc/apparmor.d/libvirt/libvirt-UUID
         after a reboot: virsh edit $DOM: take <seclabel type='none'/> out; restart the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change; aa-complain on
+            the same profile
         verify: ps -eZ | grep qemu; virsh dominfo $DOM | grep Security
 
     When not to
@@ -250,6 +252,7 @@ def test_no_denials(host: Host, params: Params) -> None:
         now: ausearch -m AVC -ts recent | audit2why; restorecon -RFv on the image; setsebool virt_use_nfs 1 for images on NFS
         after a reboot: semanage fcontext -a -t virt_image_t 'DIR(/.*)?'; setsebool -P; AppArmor: a local rule in
             /etc/apparmor.d/local/abstractions/libvirt-qemu
+        roll back: setsebool -P virt_use_nfs 0; semanage fcontext -d 'DIR(/.*)?' and restorecon; the former local rule of AppArmor
         verify: ausearch --input-logs -m AVC -ts today; journalctl -k -g 'apparmor="DENIED"'
 
     When not to
@@ -296,6 +299,7 @@ def test_libvirt_does_not_listen(host: Host, params: Params) -> None:
     How to fix
         now: systemctl disable --now libvirtd-tcp.socket virtproxyd-tcp.socket; use qemu+ssh:// instead
         after a reboot: the same; for TLS: tls_no_verify_certificate = 0 and tls_allowed_dn_list in the daemon's configuration
+        roll back: systemctl enable --now the sockets again; the former lines in the daemon's configuration
         verify: ss -Hltn '( sport = :16509 or sport = :16514 )'
 
     When not to
@@ -375,6 +379,8 @@ def test_consoles_are_protected(host: Host, domain: Domain) -> None:
         now: virsh destroy and start again, once it is mended: the console of a running guest cannot be moved
         after a reboot: virsh edit $DOM: <listen type='address' address='127.0.0.1'/>; reach it by an ssh tunnel, or set vnc_tls
             and vnc_tls_x509_verify in /etc/libvirt/qemu.conf
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change; the former
+            lines in /etc/libvirt/qemu.conf
         verify: virsh domdisplay $DOM
 
     When not to
@@ -468,6 +474,7 @@ def test_qemu_is_unprivileged(domain: Domain) -> None:
         now: nothing, it is decided at start
         after a reboot: take user = "root", seccomp_sandbox = 0, clear_emulator_capabilities = 0 and namespaces = [] out of
             /etc/libvirt/qemu.conf; restart the daemon, then the guest
+        roll back: the former /etc/libvirt/qemu.conf, restart of the daemon, then of the guest
         verify: grep -E 'Uid|CapEff|Seccomp' /proc/PID/status; grep ' /dev ' /proc/PID/mountinfo
 
     When not to
@@ -529,6 +536,8 @@ def test_who_controls_libvirt(host: Host, params: Params) -> None:
         now: chmod 0660 /run/libvirt/libvirt-sock; gpasswd -d USER libvirt
         after a reboot: systemctl edit libvirtd.socket (virtqemud.socket): SocketMode=0660, SocketGroup=libvirt; take
             auth_unix_rw = "none" out of /etc/libvirt/libvirtd.conf (virtqemud.conf)
+        roll back: gpasswd -a USER libvirt; systemctl revert libvirtd.socket (virtqemud.socket); the former lines in the daemon's
+            configuration
         verify: stat -c '%a %U %G %n' /run/libvirt/*-sock; getent group libvirt
 
     When not to
@@ -635,6 +644,7 @@ def test_images_are_private(host: Host, params: Params) -> None:
     How to fix
         now: chmod o-rwx IMAGE; libvirt gives it to the right owner at start
         after a reboot: <permissions><mode>0711</mode> in the pool (virsh pool-edit); umask 0077 in scripts that copy images
+        roll back: chmod IMAGE with the mode that stat told before; the former mode in the pool
         verify: stat -c '%a %U %n' /var/lib/libvirt/images/*
 
     When not to
@@ -822,6 +832,7 @@ def test_keys_and_certificates(host: Host, params: Params) -> None:
     How to fix
         now: chmod 0600 KEY; renew the certificate with certtool or your CA, on both ends; restart virtproxyd (libvirtd)
         after a reboot: it holds; let something renew certificates before they expire
+        roll back: the former key and certificate, from copies, on both ends; restart virtproxyd (libvirtd)
         verify: certtool -i --infile /etc/pki/libvirt/servercert.pem; virt-pki-validate
 
     When not to
@@ -893,6 +904,8 @@ def test_nesting_is_wanted(host: Host, domain: Domain, params: Params) -> None:
         now: nothing, the CPU is built at start
         after a reboot: virsh edit $DOM: <feature policy='disable' name='vmx'/> (svm on AMD); or for the whole host: options
             kvm_intel nested=0 in /etc/modprobe.d/kvm.conf
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change; remove the line
+            from /etc/modprobe.d/kvm.conf
         verify: virsh dumpxml $DOM | grep -E 'vmx|svm|cpu mode'
 
     When not to
@@ -990,6 +1003,8 @@ def test_migration_is_private(cluster: Cluster, params: Params) -> None:
         now: virsh migrate --tls
         after a reboot: put certificates for QEMU into /etc/pki/qemu on all hosts; migrate_tls_force = 1 in
             /etc/libvirt/qemu.conf; or migration_address in a network of its own, named in dedicated_networks
+        roll back: the former qemu.conf on all hosts and restart of the daemons; migrations are then open to whoever listens on the
+            network
         verify: grep -E '^(migrate_tls|migration_)' /etc/libvirt/qemu.conf; ls -l /etc/pki/qemu
 
     When not to

@@ -128,6 +128,7 @@ def test_one_set_of_daemons(host: Host) -> None:
     How to fix
         now: systemctl disable --now and systemctl mask the set that is not used, with guests stopped or moved away
         after a reboot: the same; follow the switch procedure of libvirt's daemons page
+        roll back: systemctl unmask and enable --now the former set, with guests stopped or moved away
         verify: systemctl list-unit-files 'libvirtd*' 'virt*d*'
 
     When not to
@@ -238,6 +239,7 @@ def test_libvirt_guests_settings(host: Host, params: Params) -> None:
         now: set ON_BOOT, ON_SHUTDOWN, SHUTDOWN_TIMEOUT, PARALLEL_SHUTDOWN and START_DELAY in
             /etc/default/libvirt-guests (Debian, Ubuntu) or /etc/sysconfig/libvirt-guests (RHEL, SUSE)
         after a reboot: the file is read each time; align the UPS and systemd's limits with it
+        roll back: the former file, from a copy
         verify: grep -v '^#' /etc/default/libvirt-guests /etc/sysconfig/libvirt-guests
 
     When not to
@@ -332,6 +334,8 @@ def test_host_validates(host: Host, params: Params) -> None:
 
     How to fix
         now: follow the hint that the tool prints after FAIL
+        after a reboot: the hint says whether firmware, module options or kernel command line have to change
+        roll back: nothing to undo; where the hint was followed, by the check that judges the same thing
         verify: LC_ALL=C virt-host-validate qemu
 
     When not to
@@ -373,6 +377,8 @@ def test_no_failed_unit(host: Host, params: Params) -> None:
 
     How to fix
         now: journalctl -b -u UNIT, mend it, then systemctl restart UNIT; systemctl reset-failed forgets old failures
+        after a reboot: systemctl enable what has to start, systemctl mask what cannot
+        roll back: nothing to undo: what was mended is mended
         verify: systemctl --failed
 
     When not to
@@ -491,6 +497,7 @@ def test_virtlogd(host: Host) -> None:
         now: systemctl enable --now virtlogd.socket
         after a reboot: remove stdio_handler from /etc/libvirt/qemu.conf and restart libvirtd (virtqemud); running guests
             keep the old way until their next start. Never stop virtlogd while guests run.
+        roll back: the former stdio_handler in /etc/libvirt/qemu.conf, and restart of libvirtd (virtqemud)
         verify: systemctl is-enabled virtlogd.socket; grep stdio_handler /etc/libvirt/qemu.conf
 
     When not to
@@ -566,6 +573,7 @@ def test_save_space(host: Host, params: Params) -> None:
     How to fix
         now: free space, or choose save_image_format = "zstd" in /etc/libvirt/qemu.conf
         after a reboot: give /var/lib/libvirt/qemu/save a file system of its own, or set ON_SHUTDOWN=shutdown
+        roll back: the former save_image_format and ON_SHUTDOWN; guests that were saved are restored in either format
         verify: df -h /var/lib/libvirt/qemu/save
 
     When not to
@@ -682,6 +690,7 @@ def test_updates(host: Host, params: Params) -> None:
     How to fix
         now: apt-get update (dnf makecache, zypper refresh), then update in a window with guests moved away
         after a reboot: keep the timer that fetches metadata (apt-daily.timer, dnf-makecache.timer) enabled
+        roll back: dnf history undo ID, apt-get install PACKAGE=VERSION, or zypper install --oldpackage, with the guests moved away
         verify: apt-get -s dist-upgrade; dnf updateinfo list --security; zypper list-patches -g security
 
     When not to
@@ -735,6 +744,8 @@ def test_nothing_outstanding(host: Host) -> None:
     How to fix
         now: move the guests away and reboot; libvirtd (virtqemud) can be restarted with guests running, virtlogd and
             virtlockd only by systemctl reload
+        after a reboot: it is done; keep the reboot in the plan of updates
+        roll back: choose the former kernel in the boot loader
         verify: uname -rv; ls /boot/vmlinuz-*; ls -l /proc/$(pidof libvirtd)/exe
 
     When not to
@@ -805,6 +816,8 @@ def test_qemu_is_current(domain: Domain) -> None:
     How to fix
         now: virsh shutdown $DOM, then virsh start $DOM (a reboot from inside keeps the process), or migrate it to an
             updated host
+        after a reboot: the guest starts with the new libraries
+        roll back: downgrade the library, and start the guest anew
         verify: ls -l /proc/$(cat /run/libvirt/qemu/$DOM.pid)/exe
 
     When not to
@@ -850,6 +863,7 @@ def test_kernel_is_sound(host: Host, params: Params) -> None:
     How to fix
         now: journalctl -k -b | grep -iE 'oops|bug:|lockup|call trace'; move the guests away
         after a reboot: the taint is gone; remove the module, replace the memory, or update the kernel
+        roll back: boot the former kernel, or load the module again
         verify: cat /proc/sys/kernel/tainted
 
     When not to
@@ -910,6 +924,7 @@ def test_no_rules_left(host: Host) -> None:
     How to fix
         now: systemctl reload firewalld (or nftables), or flush the named chains by hand
         after a reboot: virsh net-autostart --disable NETWORK for networks that nobody uses
+        roll back: virsh net-autostart NETWORK; nft list ruleset or iptables-save into a file before, and load that again
         verify: iptables-save | grep '^-A LIBVIRT_'; nft list table ip libvirt_network
 
     When not to
@@ -984,6 +999,7 @@ def test_domain_is_not_tainted(domain: Domain, params: Params) -> None:
     How to fix
         now: nothing; the taint lasts until the guest is started anew
         after a reboot: virsh edit $DOM: move <qemu:commandline> to supported elements, choose a current machine type
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dominfo $DOM
 
     When not to
@@ -1033,6 +1049,7 @@ def test_definitions_match(domain: Domain, params: Params) -> None:
     How to fix
         now: repeat the change with both --live and --config (virsh vcpupin, blkdeviotune, attach-device ...)
         after a reboot: virsh shutdown $DOM and virsh start $DOM takes over the saved definition
+        roll back: repeat the change with the former value, both --live and --config
         verify: diff <(virsh dumpxml $DOM) <(virsh dumpxml --inactive $DOM)
 
     When not to

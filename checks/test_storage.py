@@ -82,6 +82,7 @@ def test_multipathd_runs(host: Host) -> None:
     How to fix
         now: systemctl enable --now multipathd (RHEL: mpathconf --enable --with_multipathd y)
         after a reboot: the same; rebuild the initramfs where the root file system is on multipath
+        roll back: systemctl disable --now multipathd with no map in use; rebuild the initramfs again
         verify: systemctl is-active multipathd; multipath -ll
 
     When not to
@@ -124,6 +125,7 @@ def test_enough_paths(host: Host, multipath_map: MultipathMap, params: Params) -
     How to fix
         now: multipath -ll; look for the missing path in zoning, masking, cabling or iSCSI sessions; rescan-scsi-bus.sh
         after a reboot: nothing more
+        roll back: nothing to undo: what was mended is mended
         verify: multipathd show maps json
 
     When not to
@@ -191,6 +193,7 @@ def test_paths_are_sound(host: Host, multipath_map: MultipathMap, params: Params
     How to fix
         now: follow the path to its HBA, switch and target; multipathd reinstate path PATH after the repair
         after a reboot: nothing more
+        roll back: multipathd fail path PATH takes it out again
         verify: multipathd show paths format '%d %m %t %o %T %0'
 
     When not to
@@ -265,6 +268,7 @@ def test_paths_are_spread(host: Host, multipath_map: MultipathMap, params: Param
     How to fix
         now: log in to, or zone, the second fabric or portal
         after a reboot: add the second adapter; zone each port to both controllers; path_grouping_policy group_by_prio
+        roll back: log out of the second portal (iscsiadm -m node -T IQN -p PORTAL --logout), or the former zoning
         verify: multipath -ll; ls -l /sys/block | grep sd
 
     When not to
@@ -324,7 +328,8 @@ def test_queueing_is_bounded(host: Host, multipath_map: MultipathMap, params: Pa
     How to fix
         now: multipathd disablequeueing map MAP, when guests hang for good
         after a reboot: no_path_retry 12 (times polling_interval seconds) in defaults, devices or overrides of multipath.conf; then
-        multipathd reconfigure
+            multipathd reconfigure
+        roll back: multipathd restorequeueing map MAP; the former multipath.conf, and multipathd reconfigure
         verify: multipathd show maps format '%n %Q %N %f'
 
     When not to
@@ -420,9 +425,11 @@ def test_block_disks_are_on_maps(host: Host) -> None:
 
     How to fix
         now: nothing can be done while the guest runs
-        after a reboot: virsh edit $DOM: <source dev='/dev/mapper/MAP'/>; RHEL 9 and SUSE: lvmdevices --adddev DEVICE with
+        after a reboot: virsh edit DOM: <source dev='/dev/mapper/MAP'/>; RHEL 9 and SUSE: lvmdevices --adddev DEVICE with
         use_devicesfile=1; others: global_filter in /etc/lvm/lvm.conf, then update-initramfs -u or dracut -f
-        verify: virsh domblklist --details $DOM; multipath -ll; pvs -a
+        roll back: virsh define FILE, with what virsh dumpxml --inactive DOM had written to FILE before the change; lvmdevices
+            --deldev DEVICE, or the former lvm.conf and initramfs
+        verify: virsh domblklist --details DOM; multipath -ll; pvs -a
 
     When not to
         Local disks without a second path may be given to guests as they are.
@@ -498,7 +505,8 @@ def test_iscsi_sessions(host: Host, params: Params) -> None:
     How to fix
         now: iscsiadm -m node -T IQN -p PORTAL --login; iscsiadm -m session -r SID -o update is not enough: log in again
         after a reboot: iscsiadm -m node -T IQN -o update -n node.startup -v automatic;
-        -n node.session.timeo.replacement_timeout -v 5
+            -n node.session.timeo.replacement_timeout -v 5
+        roll back: iscsiadm -m node -T IQN -o update -n NAME -v VALUE with the former value; --logout ends the session
         verify: iscsiadm -m session -P 1; grep . /sys/class/iscsi_session/session*/recovery_tmo
 
     When not to
@@ -592,7 +600,8 @@ def test_storage_paths_are_apart(host: Host) -> None:
     How to fix
         now: nothing without moving addresses
         after a reboot: one subnet and VLAN a path, on a card of its own; or iscsiadm -m iface -I IFACE --op=update -n
-        iface.net_ifacename -v NIC, with net.ipv4.conf.NIC.arp_ignore=1 and arp_announce=2 in /etc/sysctl.d
+            iface.net_ifacename -v NIC, with net.ipv4.conf.NIC.arp_ignore=1 and arp_announce=2 in /etc/sysctl.d
+        roll back: the former addresses; iscsiadm -m iface -I IFACE --op=delete; remove the file from /etc/sysctl.d
         verify: ip route get PORTAL, for each portal
 
     When not to
@@ -665,6 +674,7 @@ def test_no_bond_below_multipath(host: Host, params: Params) -> None:
     How to fix
         now: nothing without an outage of the storage
         after a reboot: take the bond apart, and give each link a subnet of its own (KVM-STO-008)
+        roll back: the former bond and its address, again with the storage out of use
         verify: ip -d link show; multipath -ll
 
     When not to
@@ -719,6 +729,7 @@ def test_mtu_of_storage_paths(host: Host, params: Params) -> None:
     How to fix
         now: ip link set dev DEVICE mtu 9000, the lowest device first; the switch too
         after a reboot: nmcli con mod CON 802-3-ethernet.mtu 9000 (RHEL, SUSE), mtu in netplan or /etc/network/interfaces
+        roll back: ip link set dev DEVICE mtu with the former value, the highest device first; the former configuration
         verify: ip link show; ping -M do -s 8972 PORTAL
 
     When not to
@@ -796,6 +807,7 @@ def test_jumbo_frames_pass(host: Host, params: Params) -> None:
     How to fix
         now: tracepath PORTAL tells where the large frame ends; raise the MTU of that switch port
         after a reboot: the same at the switch; KVM-STO-010 for the host's own devices
+        roll back: the former MTU of the port
         verify: ping -M do -s 8972 PORTAL
 
     When not to
@@ -851,6 +863,7 @@ def test_fibre_channel_ports(host: Host, params: Params) -> None:
     How to fix
         now: look at optic, cable and switch port; clean or replace
         after a reboot: nothing more
+        roll back: nothing to undo: hardware that was replaced stays
         verify: grep . /sys/class/fc_host/host*/port_state /sys/class/fc_host/host*/statistics/invalid_crc_count
 
     When not to
@@ -946,6 +959,7 @@ def test_nfs_mounts(host: Host, params: Params) -> None:
     How to fix
         now: nothing while guests use it
         after a reboot: mount with hard,vers=4.2,proto=tcp,nconnect=4 (fstab, or mount_opts of the pool)
+        roll back: the former options in fstab or in the pool, and mount anew
         verify: grep nfs /proc/mounts
 
     When not to
@@ -1017,6 +1031,7 @@ def test_nvme_paths(host: Host, params: Params) -> None:
     How to fix
         now: nvme connect-all; look at the firewall (TCP 4420 and 8009) and the network
         after a reboot: systemctl enable nvmf-autoconnect (nvme-cli), with /etc/nvme/discovery.conf
+        roll back: nvme disconnect -d CONTROLLER, with nothing using it; systemctl disable nvmf-autoconnect
         verify: nvme list-subsys
 
     When not to

@@ -61,6 +61,7 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
     How to fix
         now: apt-get or dnf install chrony; systemctl enable --now chronyd (Debian: chrony); name servers in chrony.conf
         after a reboot: the same; let UDP port 123 out
+        roll back: systemctl disable --now chronyd (Debian: chrony); the former chrony.conf; start the former daemon again
         verify: chronyc -n tracking; chronyc -n sources
 
     When not to
@@ -122,6 +123,7 @@ def test_clock_offset(host: Host, params: Params) -> None:
         now: chronyc -n sources -v: look for a bad source or an asymmetric path; chronyc makestep moves the clock at once, which
             guests notice
         after a reboot: nearer or better sources in chrony.conf
+        roll back: the former chrony.conf; a step of the clock cannot be taken back
         verify: chronyc -n tracking
 
     When not to
@@ -186,6 +188,7 @@ def test_time_sources(host: Host, params: Params) -> None:
         now: add servers or a pool to chrony.conf (RHEL and SUSE: /etc/chrony.conf, Debian and Ubuntu: /etc/chrony/chrony.conf or
             a file in /etc/chrony/sources.d), chronyc reload sources; let UDP port 123 out
         after a reboot: the same
+        roll back: the former files, and chronyc reload sources (servers of chrony.conf: restart chronyd)
         verify: chronyc -n sources; ntpq -pn
 
     When not to
@@ -243,6 +246,7 @@ def test_one_clock_keeper(host: Host) -> None:
     How to fix
         now: systemctl disable --now the ones that should not be (chronyd is called chrony on Debian and Ubuntu)
         after a reboot: the same; mask what packages enable again
+        roll back: systemctl unmask and enable --now the former one, after the other is disabled
         verify: systemctl list-units 'chrony*' 'ntp*' 'systemd-timesyncd*' 'phc2sys*' timemaster.service
 
     When not to
@@ -305,6 +309,7 @@ def test_clock_source(host: Host) -> None:
         now: echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource, if it is among the available ones
         after a reboot: take clocksource= off the kernel command line; update the firmware; the kernel log says why tsc was
             found unstable
+        roll back: echo the former name into the same file; the former kernel command line, and reboot
         verify: cat /sys/devices/system/clocksource/clocksource0/current_clocksource
 
     When not to

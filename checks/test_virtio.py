@@ -59,6 +59,8 @@ def test_disk_bus(domain: Domain, disk: Disk) -> None:
     How to fix
         now: install the virtio drivers in the guest (Windows: virtio-win) and rebuild its initramfs
         after a reboot: virsh edit $DOM: bus='virtio' (without the old <address/>), then restart the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change; the old driver
+            is still in the guest
         verify: virsh dumpxml --inactive $DOM | grep -A3 '<disk'
 
     When not to
@@ -99,6 +101,7 @@ def test_nic_model(host: Host, domain: Domain, nic: Nic) -> None:
     How to fix
         now: nothing can be done while the guest runs
         after a reboot: virsh edit $DOM: <model type='virtio'/>, then restart the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh domiflist $DOM
 
     When not to
@@ -135,6 +138,8 @@ def test_balloon_suits(domain: Domain) -> None:
     How to fix
         now: virsh dommemstat $DOM --period 10 --live; with assigned devices virsh setmem $DOM SIZE --live, with the maximum
         after a reboot: virsh dommemstat $DOM --period 10 --config; realtime: virsh edit $DOM: <memballoon model='none'/>
+        roll back: virsh dommemstat $DOM --period 0 --live --config; virsh define FILE, with what virsh dumpxml --inactive $DOM had
+            written to FILE before the change
         verify: virsh domstats --balloon $DOM
 
     When not to
@@ -210,6 +215,7 @@ def test_entropy_device(host: Host, domain: Domain) -> None:
         now: virsh attach-device $DOM rng.xml --live --config, with rng.xml: <rng model='virtio'><backend
             model='random'>/dev/urandom</backend></rng>
         after a reboot: the same, --config keeps it
+        roll back: virsh detach-device $DOM rng.xml --live --config
         verify: virsh dumpxml --inactive $DOM | grep -A2 '<rng'
 
     When not to
@@ -266,6 +272,7 @@ def test_console_and_agent(domain: Domain) -> None:
         now: install and start qemu-guest-agent in the guest; enable serial-getty@ttyS0.service there (hvc0 on ppc64 and s390x)
         after a reboot: virsh edit $DOM: <console type='pty'/> and <channel type='unix'><target type='virtio'
             name='org.qemu.guest_agent.0'/></channel>
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml $DOM | grep guest_agent
 
     When not to
@@ -401,6 +408,7 @@ def test_enlightenments(domain: Domain) -> None:
             retries='8191'/><vpindex state='on'/><runtime state='on'/><synic state='on'/><stimer state='on'/>
             <frequencies state='on'/></hyperv> in <features>, <timer name='hypervclock' present='yes'/> in
             <clock>; then shut down and start the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM | grep -A9 '<hyperv'
 
     When not to
@@ -461,6 +469,7 @@ def test_domain_is_accelerated(host: Host, domain: Domain, params: Params) -> No
     How to fix
         now: make sure that /dev/kvm works (KVM-CPU-002)
         after a reboot: virsh edit $DOM: <domain type='kvm'>, then restart the guest
+        roll back: virsh define FILE, with what virsh dumpxml --inactive $DOM had written to FILE before the change
         verify: virsh dumpxml --inactive $DOM | head -1
 
     When not to

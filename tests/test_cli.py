@@ -45,7 +45,6 @@ def test_explain_tells_all(check_id: str) -> None:
     for heading in ("What it checks", "What is read", "Profiles", "Why it matters", "How to fix", "References"):
         assert f"\n{heading}" in text
     assert "none of the shipped ones" not in text
-    assert "now:" in check.sections["How to fix"] or "after a reboot:" in check.sections["How to fix"]
     assert len(text.splitlines()) < 70
 
 

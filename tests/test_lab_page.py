@@ -1,4 +1,4 @@
-"""docs/lab.md says what the lab's scenarios say, and its tables speak of checks that there are."""
+"""docs/lab.md and tried.yaml say what the lab's scenarios say, and its tables speak of checks that there are."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pytest_kvmcheck import catalog
 from pytest_kvmcheck.outcomes import TABLE
 from tests.lab import judge, propose
 from tests.lab.scenarios import FAULTS, HEALTHY, SCENARIOS, Scenario
-from tests.lab.table import page
+from tests.lab.table import FILES
 
 
-def test_page_is_as_generated() -> None:
-    found = Path(__file__).parents[1].joinpath("docs/lab.md").read_text()
-    assert found == page(), "run: python -m tests.lab.table > docs/lab.md"
+@pytest.mark.parametrize("path", FILES)
+def test_files_are_as_generated(path: str) -> None:
+    found = Path(__file__).parents[1].joinpath(path).read_text()
+    assert found == FILES[path](), "run: python -m tests.lab.table"
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)

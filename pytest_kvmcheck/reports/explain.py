@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import textwrap
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from pytest_kvmcheck.probes import PROBES, Root
 from pytest_kvmcheck.profiles import Level, Profile
@@ -39,6 +45,28 @@ def in_profiles(check: Check, profiles: Iterable[Profile]) -> list[tuple[str, st
     return rows
 
 
+@functools.cache
+def _tried() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load(Path(__file__).parents[1].joinpath("tried.yaml").read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def tried(check: Check) -> str:
+    """Return where *check* was judged on a living host; empty for one that is not of ours.
+
+    Other distributions are known by outputs of their tools, in the cases of each check.
+    """
+    told = _tried().get(check.id)
+    if told is None:
+        return ""
+    if not told:
+        return "Not held against a living host by the tables of the lab yet; outputs of tools in its cases."
+    text = f"{told['on']}, a living host of the lab"
+    text += f": {', '.join(told['outcomes'])} there." if told["outcomes"] else "."
+    if told["faults"]:
+        text += f" Noticed the faults {', '.join(told['faults'])}."
+    return text + " Other distributions by outputs of their tools in its cases."
+
+
 def _value(value: object) -> str:
     return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
@@ -62,6 +90,8 @@ def as_text(check: Check, profiles: Iterable[Profile]) -> str:
                 f"    {name:<22} {severity:<9}{f'{level} ' if level else ''}{params}".rstrip()
                 for name, severity, level, params in rows
             ]
+    if where := tried(check):
+        lines += ["", "Tried on", *textwrap.wrap(where, 96, initial_indent="    ", subsequent_indent="    ")]
     return "\n".join(lines) + "\n"
 
 
@@ -90,6 +120,8 @@ def as_markdown(check: Check, profiles: Iterable[Profile]) -> str:
             lines += ["", "| profile | severity | level | parameters |", "|---|---|---|---|"]
             lines += [f"| {' | '.join(row)} |" for row in in_profiles(check, profiles)]
             lines += [""]
+    if where := tried(check):
+        lines += ["**Tried on**", "", where, ""]
     return "\n".join(lines)
 
 

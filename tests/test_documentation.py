@@ -1,0 +1,37 @@
+"""What the documentation of every check must tell: how to fix it, how to go back, and when not to."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_kvmcheck import catalog
+from pytest_kvmcheck.registry import HEADINGS, Check
+
+#: Subjects that are of a domain: only their fixes can name it.
+OF_A_DOMAIN = {"domain", "vcpu", "disk", "nic"}
+
+CHECKS = catalog.load()
+
+
+@pytest.fixture(params=sorted(CHECKS))
+def check(request: pytest.FixtureRequest) -> Check:
+    return CHECKS[request.param]
+
+
+def test_every_section_is_there(check: Check) -> None:
+    assert [heading for heading in HEADINGS if not check.sections.get(heading, "").strip()] == []
+    assert "https://" in check.sections["References"] or "man " in check.sections["References"]
+
+
+def test_fix_tells_now_later_back_and_how_to_verify(check: Check) -> None:
+    fix = check.sections["How to fix"]
+    begins = [line.split(":")[0] for line in fix.splitlines() if line[:1].strip()]
+    wanted = ("now", "after a reboot", "roll back", "verify")
+    assert [word for word in begins if word in wanted] == list(wanted)
+    told = [line.partition(":")[2].strip() for line in fix.splitlines() if line[:1].strip()]
+    assert all(told), fix
+
+
+def test_fix_names_a_domain_only_where_there_is_one(check: Check) -> None:
+    if check.scope not in OF_A_DOMAIN:
+        assert "$DOM" not in check.sections["How to fix"]
