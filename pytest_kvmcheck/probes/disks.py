@@ -7,8 +7,7 @@ Headers of images are read as bytes and decoded by us: no program that follows w
 from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, file, files, shell
-
-_VIRSH = "virsh -r -c qemu:///system"
+from pytest_kvmcheck.probes.virsh import each_domain
 
 #: Directories that libvirt and the logs fill.
 _PLACES = (
@@ -109,11 +108,8 @@ DISKS: tuple[Probe, ...] = (
     ),
     shell(
         "images",
-        f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
-        f"u=$({_VIRSH} list --all --uuid) || exit 1\n"
-        'b=; for i in $u; do b="$b domblklist --details $i; domblklist --details --inactive $i;"; done\n'
-        '[ -n "$b" ] || exit 0\n'
-        f'l=$({_VIRSH} "$b" 2>/dev/null |'
+        each_domain("domblklist --details $i; domblklist --details --inactive $i;") + '[ -n "$u" ] || exit 0\n'
+        "l=$(v 2>/dev/null |"
         r" sed -nE 's/ *$//; s/^ *(file|block) +(disk|lun) +[^ ]+ +(\/.*)$/\3/p' | sort -u)"
         "\n"
         f"{_REMOTE_MOUNTS}"
@@ -154,10 +150,7 @@ DISKS: tuple[Probe, ...] = (
     # A call of its own: a domain whose QEMU is stuck blocks it, and it has no --nowait.
     shell(
         "domblkerror",
-        "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
-        f"u=$({_VIRSH} list --uuid) || exit 1\n"
-        'b=; for i in $u; do b="$b echo @@$N $i; domblkerror $i;"; done\n'
-        f'[ -z "$b" ] || {_VIRSH} "$b" 2>&1; exit 0',
+        each_domain("echo @@$N $i; domblkerror $i;", running=True) + "v 2>&1; exit 0",
         "libvirt: I/O errors of the disks of the running domains",
         keyed=True,
         timeout_s=20,

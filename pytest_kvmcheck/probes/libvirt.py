@@ -1,15 +1,12 @@
 """Probes of libvirt and of the running QEMU processes.
 
-One ``virsh -r`` process answers for all domains: it takes many commands in one argument and goes on after run-time
-errors. UUIDs are used throughout, as names are chosen by strangers. Standard error goes where the answer goes, so that
-an error stays in the section of the command that met it.
+Standard error goes where the answer goes, so that an error stays in the section of the command that met it.
 """
 
 from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root, command, files, shell
-
-_VIRSH = "virsh -r -c qemu:///system"
+from pytest_kvmcheck.probes.virsh import EACH_QEMU, NEEDS_VIRSH, VIRSH, each_domain
 
 #: The daemons' configuration files by name: /etc/libvirt may be closed to all but root, where globs do not expand.
 _DAEMONS = (
@@ -17,17 +14,6 @@ _DAEMONS = (
     *("virtstoraged", "virtnodedevd", "virtinterfaced", "virtnwfilterd", "virtsecretd"),
 )
 _DAEMON_CONF = " ".join(f"/etc/libvirt/{name}.conf" for name in _DAEMONS)
-
-#: Runs what is put in for each running QEMU process, whose PID is in $p; it may add to the positional parameters.
-_EACH_QEMU = """\
-for f in /run/libvirt/qemu/*.pid; do
-  [ -e "$f" ] || continue; case ${{f##*/}} in driver.pid) continue ;; esac
-  read -r p <"$f" || [ "$p" ] || continue
-  case $p in ''|*[!0-9]*) continue ;; esac
-  [ -d /proc/$p ] || continue
-  {}
-done
-"""
 
 
 def _domstats(groups: str) -> str:
@@ -37,15 +23,13 @@ def _domstats(groups: str) -> str:
     libvirt before 7.2 does not tell how long vCPUs wait; the kernel does.
     """
     return (
-        "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
-        f"u=$({_VIRSH} list --uuid) || exit 1\n"
-        "echo @@$N uptime; read -r t _ </proc/uptime; echo $t\n"
-        f's() {{ b=; for i in $u; do b="$b echo @@$N $i; domstats $1 {groups} $i;"; done; {_VIRSH} "$b" 2>&1; }}\n'
+        each_domain(f"echo @@$N $i; domstats $1 {groups} $i;", running=True)
+        + "echo @@$N uptime; read -r t _ </proc/uptime; echo $t\n"
         '[ -n "$u" ] || exit 0\n'
-        "o=$(s --nowait); case $o in *'unsupported option'*|*\"doesn't support option\"*) o=$(s) ;; esac\n"
+        "o=$(v --nowait 2>&1); case $o in *'unsupported option'*|*\"doesn't support option\"*) o=$(v 2>&1) ;; esac\n"
         "printf '%s\\n' \"$o\"\n"
         "case $o in *.delay=*) exit 0 ;; *vcpu.*) ;; *) exit 0 ;; esac\n"
-        "set -- /proc/uptime\n" + _EACH_QEMU.format('set -- "$@" /proc/$p/task/*/schedstat') + "echo @@$N schedstat\n"
+        "set -- /proc/uptime\n" + EACH_QEMU.format('set -- "$@" /proc/$p/task/*/schedstat') + "echo @@$N schedstat\n"
         'grep -sH ^ "$@"; exit 0'
     )
 
@@ -53,8 +37,7 @@ def _domstats(groups: str) -> str:
 LIBVIRT: tuple[Probe, ...] = (
     shell(
         "virsh",
-        f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
-        f"""{_VIRSH} "echo @@$N uri; uri; echo @@$N version; version; echo @@$N hostname; hostname;"""
+        NEEDS_VIRSH + f"""{VIRSH} "echo @@$N uri; uri; echo @@$N version; version; echo @@$N hostname; hostname;"""
         """ echo @@$N all; list --all --uuid; echo @@$N running; list --uuid;"""
         """ echo @@$N autostart; list --all --autostart --uuid;"""
         """ echo @@$N persistent; list --all --persistent --uuid;"""
@@ -71,14 +54,12 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "domain",
-        f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
-        f"u=$({_VIRSH} list --all --uuid) || exit 1\n"
-        'b= n=0; for i in $u; do b="$b echo @@$N $i/live; dumpxml $i; echo @@$N $i/saved; dumpxml --inactive $i;'
-        " echo @@$N $i/snapshots; snapshot-list $i; echo @@$N $i/info; dominfo $i;"
-        ' echo @@$N $i/state; domstate --reason $i;"; n=$((n+1))\n'
-        # Linux refuses an argument beyond 128 KiB.
-        f'[ $n -lt 100 ] || {{ {_VIRSH} "$b" 2>&1; b= n=0; }}; done\n'
-        f'[ -z "$b" ] || {_VIRSH} "$b" 2>&1; exit 0',
+        each_domain(
+            "echo @@$N $i/live; dumpxml $i; echo @@$N $i/saved; dumpxml --inactive $i;"
+            " echo @@$N $i/snapshots; snapshot-list $i; echo @@$N $i/info; dominfo $i;"
+            " echo @@$N $i/state; domstate --reason $i;"
+        )
+        + "v 2>&1; exit 0",
         "libvirt: live and saved definition, snapshots, state and messages of every domain",
         keyed=True,
         timeout_s=60,
@@ -106,9 +87,9 @@ LIBVIRT: tuple[Probe, ...] = (
     # UUIDs, as names are chosen by strangers and virsh would take a quote in one for its own.
     shell(
         "objects",
-        f"command -v virsh >/dev/null || {{ echo 'virsh: not found' >&2; exit 127; }}\n"
+        NEEDS_VIRSH +
         # The lists are answers of their own: with a secondary daemon down, one of them is an error.
-        f'n=$({_VIRSH} "net-list --all --uuid; echo @; pool-list --all --uuid" 2>&1); r=$?\n'
+        f'n=$({VIRSH} "net-list --all --uuid; echo @; pool-list --all --uuid" 2>&1); r=$?\n'
         "case $n in *'connect to the hypervisor'*) r=1 ;; *@*) r=0 ;; esac\n"
         '[ $r = 0 ] || { printf "%s\\n" "$n" >&2; exit $r; }\n'
         "echo @@$N nets; printf '%s\\n' \"${n%%@*}\"; echo @@$N pools; printf '%s\\n' \"${n#*@}\"\n"
@@ -116,7 +97,7 @@ LIBVIRT: tuple[Probe, ...] = (
         "  case $i in @) k=pool; continue ;; *[!0-9a-fA-F-]*) continue ;; *-*-*-*-*) ;; *) continue ;; esac\n"
         '  b="$b echo @@$N $k/$i/xml; $k-dumpxml $i; echo @@$N $k/$i/info; $k-info $i;"\n'
         "done\n"
-        f'{_VIRSH} "$b echo @@$N secrets; secret-list; echo @@$N filters; nwfilter-list" 2>&1; exit 0',
+        f'{VIRSH} "$b echo @@$N secrets; secret-list; echo @@$N filters; nwfilter-list" 2>&1; exit 0',
         "libvirt: networks and pools with their definitions, secrets (never their values) and filters",
         sos_sections=(("filters", "sos_commands/virsh/virsh_-r_nwfilter-list"),),
         keyed=True,
@@ -126,7 +107,7 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "qemu_proc",
-        _EACH_QEMU.format(
+        EACH_QEMU.format(
             "for f in status stat limits cgroup mountinfo attr/current attr/apparmor/current; do"
             ' [ -e /proc/$p/$f ] && set -- "$@" /proc/$p/$f; done'
         )
@@ -136,14 +117,14 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "qemu_threads",
-        _EACH_QEMU.format('set -- "$@" /proc/$p/task') + "[ $# -gt 0 ] || exit 0\n"
+        EACH_QEMU.format('set -- "$@" /proc/$p/task') + "[ $# -gt 0 ] || exit 0\n"
         "grep -raHE '^(Name|Cpus_allowed_list):' --include=status \"$@\" 2>/dev/null; exit 0",
         "names and CPU affinity of the threads of the running QEMU processes",
         max_bytes=8 * MAX_BYTES,
     ),
     shell(
         "qemu_cgroup",
-        _EACH_QEMU.format(
+        EACH_QEMU.format(
             "while IFS=: read -r _ c g; do case $c in ''|*memory*) g=${g%/libvirt/*}; g=${g%/emulator}; g=${g%/vcpu*}\n"
             "  for d in /sys/fs/cgroup$g /sys/fs/cgroup/memory$g; do\n"
             "    for f in memory.events memory.swap.current memory.numa_stat hugetlb.*.numa_stat io.max memory.oom_control; do\n"

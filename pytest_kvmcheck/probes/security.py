@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root, files, shell
-
-_VIRSH = "virsh -r -c qemu:///system"
-_NEEDS_VIRSH = "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
+from pytest_kvmcheck.probes.virsh import NEEDS_VIRSH, VIRSH, each_domain
 
 #: What a denial must name to concern virtualization.
 _CONCERNED = "libvirt|virt-aa-helper|qemu|swtpm|svirt|virt[a-z_]*_t"
@@ -64,11 +62,9 @@ SECURITY: tuple[Probe, ...] = (
     # Paths come from XML that strangers wrote: they are never words of the script.
     shell(
         "image_modes",
-        _NEEDS_VIRSH + f"u=$({_VIRSH} list --all --uuid) || exit 1\n"
-        'b=; for i in $u; do b="$b dumpxml $i; dumpxml --inactive $i;"; done\n'
-        '[ -n "$b" ] || exit 0\n'
+        each_domain("dumpxml $i; dumpxml --inactive $i;") + '[ -n "$u" ] || exit 0\n'
         "g=$(printf '\\076')\n"  # what ends a tag
-        f'l=$({_VIRSH} "$b" 2>/dev/null | sed -nE "'
+        'l=$(v 2>/dev/null | sed -nE "'
         "s/^ *<source [^$g]*file='(\\/[^']*)'.*/\\1/p; s/^ *<nvram[^$g]*$g(\\/[^<]*)<.*/\\1/p\" |"
         ' sed "s/&apos;/\'/g; s/&lt;/</g; s/&gt;/$g/g; s/&quot;/\\"/g; s/&amp;/\\&/g" | sort -u)\n'
         "s=; set --\nset -f; IFS='\n'\nfor f in $l; do\n"
@@ -83,9 +79,9 @@ SECURITY: tuple[Probe, ...] = (
     ),
     shell(
         "pool_files",
-        _NEEDS_VIRSH + f"u=$({_VIRSH} pool-list --uuid) || exit 1\n"
+        NEEDS_VIRSH + f"u=$({VIRSH} pool-list --uuid) || exit 1\n"
         'b=; for i in $u; do b="$b pool-dumpxml $i;"; done\n'
-        f'p=; [ -z "$b" ] || p=$({_VIRSH} "$b" 2>/dev/null | sed -nE \'s/^ *<path.(\\/[^<]*)<.*/\\1/p\' | sort -u)\n'
+        f'p=; [ -z "$b" ] || p=$({VIRSH} "$b" 2>/dev/null | sed -nE \'s/^ *<path.(\\/[^<]*)<.*/\\1/p\' | sort -u)\n'
         "set --\nset -f; IFS='\n'\n"
         'for d in $p; do case $d in /dev/*|/) ;; *) [ -d "$d" ] && set -- "$@" "$d" ;; esac; done\nunset IFS; set +f\n'
         f'for d in {" ".join(STATE_DIRS)}; do [ -d $d ] && set -- "$@" $d; done\n'

@@ -467,3 +467,31 @@ def test_replaced_libraries_are_told_from_other_mappings() -> None:
         ["grep", "-E", DELETED_LIBRARY], input="\n".join([*others, *libraries]), capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == libraries
+
+
+ABOUT_EACH_DOMAIN = ("domain", "domstats", "domstats_later", "domblkerror", "images", "image_modes")
+
+#: Not the real one: it lists 1,500 domains, and notes what it is asked. The kernel's bound for an argument is the real one.
+MANY_DOMAINS = """#!/bin/sh
+case $4 in
+list) seq -f '00000000-0000-4000-8000-%012.0f' 1500 ;;
+*) printf '%s\\n' "$4" | tr ';' '\\n' >>"$ASKED" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("probe_id", ABOUT_EACH_DOMAIN)
+def test_every_domain_of_many_is_asked_about(probe_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen hundred domains are more than one argument can name."""
+    virsh, asked = tmp_path / "virsh", tmp_path / "asked"
+    virsh.write_text(MANY_DOMAINS)
+    virsh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("ASKED", str(asked))
+    record = ask(PROBES[probe_id])[probe_id]
+    assert (record.cause, record.stderr.strip()) == (None, "")
+    assert len(set(re.findall(r"0{8}-[0-9-]+", asked.read_text()))) == 1500
+
+
+def test_all_that_is_asked_about_each_domain_was_tried_with_many() -> None:
+    assert {probe.id for probe in PROBES.values() if "v() {" in probe.script} == set(ABOUT_EACH_DOMAIN)

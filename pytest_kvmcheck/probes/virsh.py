@@ -1,0 +1,39 @@
+"""How probes ask libvirt: read-only, and about all domains by few processes.
+
+``virsh -r`` takes many commands in one argument and goes on after run-time errors. UUIDs are used throughout, as names are
+chosen by strangers.
+"""
+
+from __future__ import annotations
+
+VIRSH = "virsh -r -c qemu:///system"
+
+#: Ends a script where there is no virsh.
+NEEDS_VIRSH = "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
+
+#: Linux refuses an argument beyond 128 KiB, in which the commands of so many domains have room.
+_AT_ONCE = 100
+
+#: Runs what is put in for each running QEMU process, whose PID is in $p; it may add to the positional parameters.
+EACH_QEMU = """\
+for f in /run/libvirt/qemu/*.pid; do
+  [ -e "$f" ] || continue; case ${{f##*/}} in driver.pid) continue ;; esac
+  read -r p <"$f" || [ "$p" ] || continue
+  case $p in ''|*[!0-9]*) continue ;; esac
+  [ -d /proc/$p ] || continue
+  {}
+done
+"""
+
+
+def each_domain(commands: str, *, running: bool = False) -> str:
+    """Return the beginning of a script: ``$u`` holds the UUIDs of all or of the *running* domains, ``v`` asks about each.
+
+    *commands* of virsh, each ended by a semicolon, name the domain by ``$i``, and arguments of ``v`` by ``$1``. The script
+    ends with 1 when the domains cannot be listed.
+    """
+    return (
+        NEEDS_VIRSH + f"u=$({VIRSH} list {'' if running else '--all '}--uuid) || exit 1\n"
+        f'v() {{ b= n=0; for i in $u; do b="$b {commands}"; n=$((n+1))\n'
+        f'[ $n -lt {_AT_ONCE} ] || {{ {VIRSH} "$b"; b= n=0; }}; done; [ -z "$b" ] || {VIRSH} "$b"; }}\n'
+    )
