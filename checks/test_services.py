@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
@@ -28,6 +29,7 @@ from pytest_kvmcheck.views.services import (
     demand_security_advisories,
     failed_units,
     filter_tools,
+    held_back,
     in_use,
     installed_kernels,
     libvirt_rules,
@@ -668,6 +670,22 @@ _HYPERVISOR = re.compile(
 )
 
 
+#: Packages of that kind, for the patterns that a configuration leaves out.
+_OF_HYPERVISOR = (
+    *("kernel", "kernel-core", "kernel-modules", "linux-image-amd64", "linux-image-6.1.0-1-amd64", "qemu-kvm", "qemu-kvm-core"),
+    *("qemu-system-x86", "libvirt", "libvirt0", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-daemon-system"),
+    *("microcode_ctl", "intel-microcode", "amd64-microcode", "linux-firmware", "edk2-ovmf", "ovmf", "seabios", "seabios-bin"),
+)
+
+
+def _concerns(pattern: str) -> bool:
+    """Whether *pattern* of dnf or apt, which may end with an architecture, may mean a package of the hypervisor."""
+    pattern = re.sub(r"\.(?:noarch|x86_64|aarch64|ppc64le|s390x)$", "", pattern).removeprefix("src:")[:200]
+    if pattern.startswith("/"):  # a regular expression of a stranger's
+        return bool(re.search("linux|kernel|qemu|libvirt|ucode|microcode|firmware|ovmf|edk2|seabios", pattern))
+    return bool(_HYPERVISOR.search(pattern)) or any(fnmatchcase(name, pattern) for name in _OF_HYPERVISOR)
+
+
 @check(
     "KVM-SVC-011",
     title="Package repositories work and security updates are not pending for long",
@@ -682,7 +700,8 @@ def test_updates(host: Host, params: Params) -> None:
         A package repository is enabled, its metadata were fetched within max_metadata_age_days, and at most max_pending
         packages of kernel, QEMU, libvirt, microcode and firmware wait with a security update, those on hold among them. Only
         caches are read; nothing is fetched. Where no repository tells security updates apart (CentOS, or sources of apt
-        without that suite), what waits is unknown.
+        without that suite), or the configuration leaves such packages out (excludepkgs of dnf, pins of apt), what waits is
+        unknown.
 
     Why it matters
         Escapes from guests are mended in exactly these packages.
@@ -716,6 +735,9 @@ def test_updates(host: Host, params: Params) -> None:
             some = ", ".join(waiting[:8]) + (", ..." if len(waiting) > 8 else "")
             findings.fail(f"{host}: {len(waiting)} security updates wait ({some}), at most {params.max_pending} may.")
         demand_security_advisories(host)
+        if hidden := [pattern for pattern in held_back(host) if _concerns(pattern)]:
+            seen = f"{known.tool} is told to leave out {', '.join(hidden[:8])}: whether updates of them wait is not known"
+            raise EvidenceMissing(Cause.MISSING, seen, "updates")
         note(f"{known.tool}: {len(known.enabled)} repositories, metadata {days:.1f} days old")
 
 

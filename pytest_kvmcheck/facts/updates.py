@@ -137,6 +137,54 @@ def parse_dnf_pending(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+@empty_is_an_answer("nothing is held back")
+def parse_apt_held(text: str) -> tuple[str, ...]:
+    """Return the patterns of packages that preferences pin to a version, or forbid. Raises :class:`ParseError`.
+
+    Source: apt_preferences(5). What is said of all packages chooses between releases, and holds none of them back.
+
+    >>> parse_apt_held("--\\nPackage: qemu* libvirt0\\nPin: version 1:7.2*\\nPin-Priority: 1001\\n"
+    ...                "--\\nPackage: *\\nPin: release n=sid\\nPin-Priority: -1\\n")
+    ('qemu*', 'libvirt0')
+    """
+    found: list[str] = []
+    for stanza in re.split(r"^\s*--\s*$", text, flags=re.MULTILINE):
+        said: dict[str, str] = {}
+        for line in filter(None, map(str.strip, stanza.splitlines())):
+            match = re.fullmatch(r"(Package|Pin|Pin-Priority):\s*(.*)", line)
+            if not match:
+                raise ParseError(f"not a preference: {line[:60]!r}")
+            said[match[1]] = match[2]
+        forbidden = said.get("Pin-Priority", "").startswith("-")
+        if forbidden or said.get("Pin", "").startswith("version"):
+            found += [name for name in said.get("Package", "").split() if name != "*"]
+    return tuple(dict.fromkeys(found))
+
+
+@empty_is_an_answer("nothing is held back")
+def parse_dnf_held(text: str) -> tuple[str, ...]:
+    """Return the patterns of packages that the main configuration excludes, from any repository. Raises :class:`ParseError`.
+
+    Source: dnf.conf(5), yum.conf(5). With ``includepkgs`` all others are excluded: ``*``.
+
+    >>> parse_dnf_held("excludepkgs=kernel*, qemu-kvm\\n  libvirt*\\nexclude = *.i686\\n")
+    ('kernel*', 'qemu-kvm', 'libvirt*', '*.i686')
+    >>> parse_dnf_held("includepkgs=bash\\n")
+    ('*',)
+    """
+    found: list[str] = []
+    option = ""
+    for line in filter(str.strip, text.splitlines()):
+        value = line
+        if not line[0].isspace():
+            match = re.fullmatch(r"(exclude|excludepkgs|includepkgs)\s*[=:](.*)", line)
+            if not match:
+                raise ParseError(f"not a list of packages: {line[:60]!r}")
+            option, value = match[1], match[2]
+        found += ["*"] if option == "includepkgs" else value.replace(",", " ").split()
+    return tuple(dict.fromkeys(found))
+
+
 def _table(text: str) -> list[dict[str, str]]:
     """Return the rows of a table of zypper."""
     lines = _answer(text, "zypper")

@@ -105,6 +105,11 @@ SERVICES: tuple[Probe, ...] = (
         "    echo @@$N dnf/times; stat -c '%Y %n' /var/cache/dnf/*/repodata/repomd.xml"
         " /var/cache/libdnf5/*/repodata/repomd.xml /var/cache/yum/*/*/*/repomd.xml /var/cache/dnf/*/repodata/*updateinfo.xml*"
         " /var/cache/libdnf5/*/repodata/*updateinfo.xml* /var/cache/yum/*/*/*/*updateinfo.xml* 2>/dev/null\n"
+        "    echo @@$N dnf/held; for f in /etc/dnf/dnf.conf /etc/dnf/libdnf5.conf.d/*.conf /etc/yum.conf; do\n"
+        '      [ -e "$f" ] || continue\n'
+        '      k=; while IFS= read -r l || [ "$l" ]; do\n'
+        "        case $l in exclude*|includepkgs*) k=1 ;; [[:space:]]*) ;; *) k= ;; esac; [ ! $k ] || printf '%s\\n' \"$l\"\n"
+        '      done 2>/dev/null <"$f" || echo "$f: Permission denied"; done\n'
         "    d=; command -v yum >/dev/null && d=yum; command -v dnf >/dev/null && d=dnf\n"
         "    [ $d ] || exit 0; echo @@$N dnf/repos\n"
         '    if [ "$SUDO" ] || [ "$(id -u)" = 0 ]; then\n'
@@ -120,6 +125,9 @@ SERVICES: tuple[Probe, ...] = (
         '  echo @@$N apt/lists; for f in /var/lib/apt/lists/*Release; do [ -e "$f" ] && echo "${f##*/}"; done\n'
         "  echo @@$N apt/times; stat -c '%Y %n' /var/lib/apt/lists /var/lib/apt/lists/partial"
         " /var/lib/apt/periodic/update-success-stamp 2>/dev/null\n"
+        "  echo @@$N apt/held; for f in /etc/apt/preferences /etc/apt/preferences.d/*; do\n"
+        '    case ${f##*/} in *.pref) ;; *.*) continue ;; esac; [ -e "$f" ] || continue; echo --\n'
+        "    sed -nE 's/^(Package|Pin|Pin-Priority):/&/p; s/^[[:space:]]*$/--/p' \"$f\" 2>&1; done\n"
         "  echo @@$N apt/pending; q apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
         " --ignore-hold dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
         "else echo 'neither apt, dnf nor zypper' >&2; exit 127; fi; exit 0",

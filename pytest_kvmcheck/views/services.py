@@ -295,6 +295,16 @@ def pending_security(host: Host) -> tuple[str, ...]:
     return _said(host, f"updates{KEY_SEPARATOR}{tool}/pending", parse)
 
 
+@fact
+def held_back(host: Host) -> tuple[str, ...]:
+    """Patterns of packages whose updates the configuration of apt or dnf hides. Locks of zypper are not read."""
+    tool = _updates_tool(host)
+    if tool == "zypper":
+        return ()
+    parse = {"apt": updates.parse_apt_held, "dnf": updates.parse_dnf_held}[tool]
+    return _said(host, f"updates{KEY_SEPARATOR}{tool}/held", parse)
+
+
 def demand_security_advisories(host: Host) -> None:
     """Raise :class:`EvidenceMissing` when no repository says which updates are security updates: then none ever waits.
 

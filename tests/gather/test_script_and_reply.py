@@ -495,3 +495,20 @@ def test_every_domain_of_many_is_asked_about(probe_id: str, tmp_path: Path, monk
 
 def test_all_that_is_asked_about_each_domain_was_tried_with_many() -> None:
     assert {probe.id for probe in PROBES.values() if "v() {" in probe.script} == set(ABOUT_EACH_DOMAIN)
+
+
+def test_dnf_tells_what_is_left_out_and_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither rpm nor dnf is the real one; the configuration is read by the probe's own script, from another place."""
+    for name in ("rpm", "dnf"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    conf = tmp_path / "etc/dnf/dnf.conf"
+    conf.parent.mkdir(parents=True)
+    conf.write_text(
+        "[main]\nproxy_password=s3cret\nexcludepkgs=kernel*\n  qemu-kvm\nproxy=http://user:s3cret@proxy\n  s3cret\nexclude: x"
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    probe = dataclasses.replace(PROBES["updates"], script=PROBES["updates"].script.replace(" /etc/", f" {tmp_path}/etc/"))
+    answers = ask(probe)
+    assert answers["updates:dnf/held"].stdout == "excludepkgs=kernel*\n  qemu-kvm\nexclude: x\n"
+    assert not any("s3cret" in record.stdout for record in answers.values())
