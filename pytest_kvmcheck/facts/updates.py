@@ -176,7 +176,7 @@ def parse_dnf_held(text: str) -> tuple[str, ...]:
     option = ""
     for line in filter(str.strip, text.splitlines()):
         value = line
-        if not line[0].isspace():
+        if not option or not line[0].isspace():
             match = re.fullmatch(r"(exclude|excludepkgs|includepkgs)\s*[=:](.*)", line)
             if not match:
                 raise ParseError(f"not a list of packages: {line[:60]!r}")
