@@ -11,6 +11,7 @@ from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.blkerror import parse_blkerror
+from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.imagestat import QCOW2
 from pytest_kvmcheck.facts.lvm import parse_lvs
@@ -411,8 +412,8 @@ def test_disk_has_limits(host: Host, domain: Domain, disk: Disk) -> None:
 
     What it checks
         Where isolation is "limits": each writable disk has a limit of bytes or of operations a second, for both directions, in its
-        <iotune>, or its device has one in io.max of the guest's cgroup. The limits of a running guest are those of its saved
-        definition (else a warning).
+        <iotune>, or its block device has one in <blkiotune>, or in io.max of the guest's cgroup. The limits of a running guest are
+        those of its saved definition (else a warning).
 
     Why it matters
         One guest that copies its disk slows all others on the same array.
@@ -432,12 +433,12 @@ def test_disk_has_limits(host: Host, domain: Domain, disk: Disk) -> None:
         https://docs.kernel.org/admin-guide/cgroup-v2.html#io-interface-files
     """
     with Findings() as findings:
-        saved = _limits(disk)
+        saved = _limits(disk, domain.saved if disk in domain.saved.disks else domain.live)
         live = saved
         if domain.running:
             now = next((item for item in domain.live.disks if item.target == disk.target), None)
             if now is not None:
-                live = _limits(now)
+                live = _limits(now, domain.live)
                 findings.warn_if(
                     live != saved,
                     f"{domain}: disk {disk.target} has the limits {_shown(live)} now and {_shown(saved)} after its next start.",
@@ -453,8 +454,10 @@ def test_disk_has_limits(host: Host, domain: Domain, disk: Disk) -> None:
         )
 
 
-def _limits(disk: Disk) -> dict[str, int]:
-    return {key: value for key, value in disk.iotune.items() if value}
+def _limits(disk: Disk, xml: DomainXml) -> dict[str, int]:
+    """Return what limits a disk by the definition *xml*: QEMU itself, or the kernel where it is a block device."""
+    by_kernel = xml.tuning.device_limits.get(disk.source, {}) if disk.type == "block" else {}
+    return {key: value for key, value in {**by_kernel, **disk.iotune}.items() if value}
 
 
 def _shown(limits: dict[str, int]) -> str:

@@ -5,10 +5,12 @@ Source: https://libvirt.org/formatdomain.html#cpu-tuning
 >>> from pytest_kvmcheck.facts.xmltext import parse_xml
 >>> text = '''<domain><vcpu current='1'>4</vcpu><iothreads>2</iothreads><iothreadids><iothread id='5'/></iothreadids>
 ... <cputune><shares>1024</shares><period>100000</period><quota>-1</quota><vcpusched vcpus='0-1' scheduler='fifo' priority='1'/>
-... </cputune></domain>'''
+... </cputune><blkiotune><device><path>/dev/sdb</path><write_iops_sec>500</write_iops_sec></device></blkiotune></domain>'''
 >>> tuning = read_tuning(parse_xml(text, "domain"))
 >>> tuning.limits["quota"], tuning.shares, tuning.iothread_ids, tuning.vcpus_current
 (-1, 1024, ('1', '5'), 1)
+>>> tuning.device_limits
+{'/dev/sdb': {'write_iops_sec': 500}}
 >>> tuning.schedulers[0].scheduler, sorted(tuning.schedulers[0].threads)
 ('fifo', [0, 1])
 """
@@ -37,6 +39,7 @@ class Tuning:
     """CPU and I/O tuning; None where the XML does not say. ``quota`` is microseconds per ``period``, -1 for no limit.
 
     ``limits`` are all numbers of ``<cputune>``: these, and those of the emulator, the iothreads and the whole guest.
+    ``device_limits`` are those of ``<blkiotune>`` by path of the block device (``read_bytes_sec`` and the like; 0 for none).
     """
 
     vcpus_current: int | None
@@ -45,8 +48,8 @@ class Tuning:
     quota: int | None
     iothread_ids: tuple[str, ...]
     schedulers: tuple[Scheduler, ...]
-    has_blkiotune: bool
     limits: Mapping[str, int] = field(default_factory=dict)
+    device_limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def read_tuning(domain: ET.Element) -> Tuning:
@@ -73,11 +76,16 @@ def read_tuning(domain: ET.Element) -> Tuning:
             for kind in ("vcpu", "iothread", "emulator")
             for item in domain.findall(f"cputune/{kind}sched")
         ),
-        has_blkiotune=domain.find("blkiotune") is not None,
         limits={
             item.tag: integer(item.text, f"cputune/{item.tag}")
             for item in domain.findall("cputune/*")
             if not item.attrib and not len(item)
+        },
+        device_limits={
+            device.findtext("path", "").strip(): {
+                item.tag: integer(item.text, f"blkiotune/device/{item.tag}") for item in device if item.tag.endswith("_sec")
+            }
+            for device in domain.findall("blkiotune/device")
         },
     )
 
