@@ -672,18 +672,18 @@ _HYPERVISOR = re.compile(
 
 #: Packages of that kind, for the patterns that a configuration leaves out.
 _OF_HYPERVISOR = (
-    *("kernel", "kernel-core", "kernel-modules", "linux-image-amd64", "linux-image-6.1.0-1-amd64", "qemu-kvm", "qemu-kvm-core"),
-    *("qemu-system-x86", "libvirt", "libvirt0", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-daemon-system"),
-    *("microcode_ctl", "intel-microcode", "amd64-microcode", "linux-firmware", "edk2-ovmf", "ovmf", "seabios", "seabios-bin"),
+    "kernel kernel-core kernel-modules kernel-default linux-image-amd64 linux-image-6.1.0-1-amd64 kernel-firmware linux-firmware"
+    " microcode_ctl intel-microcode amd64-microcode ucode-intel qemu qemu-kvm qemu-kvm-core qemu-system-x86 edk2-ovmf ovmf seabios"
+    " seabios-bin libvirt libvirt0 libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system"
 )
 
 
 def _concerns(pattern: str) -> bool:
-    """Whether *pattern* of dnf or apt, which may end with an architecture, may mean a package of the hypervisor."""
+    """Whether *pattern* of a package manager, which may end with an architecture, may mean a package of the hypervisor."""
     pattern = re.sub(r"\.(?:noarch|x86_64|aarch64|ppc64le|s390x)$", "", pattern).removeprefix("src:")[:200]
     if pattern.startswith("/"):  # a regular expression of a stranger's
-        return bool(re.search("linux|kernel|qemu|libvirt|ucode|microcode|firmware|ovmf|edk2|seabios", pattern))
-    return bool(_HYPERVISOR.search(pattern)) or any(fnmatchcase(name, pattern) for name in _OF_HYPERVISOR)
+        return bool(re.search("linux|kernel|qemu|libvirt|ucode|microcode|firmware|ovmf|edk2|seabios|[.][*+]/$", pattern))
+    return bool(_HYPERVISOR.search(pattern)) or any(fnmatchcase(name, pattern) for name in _OF_HYPERVISOR.split())
 
 
 @check(
@@ -700,8 +700,8 @@ def test_updates(host: Host, params: Params) -> None:
         A package repository is enabled, its metadata were fetched within max_metadata_age_days, and at most max_pending
         packages of kernel, QEMU, libvirt, microcode and firmware wait with a security update, those on hold among them. Only
         caches are read; nothing is fetched. Where no repository tells security updates apart (CentOS, or sources of apt
-        without that suite), or the configuration leaves such packages out (excludepkgs of dnf, pins of apt), what waits is
-        unknown.
+        without that suite), or the configuration leaves such packages out (excludepkgs of dnf, pins of apt, locks of
+        zypper), what waits is unknown.
 
     Why it matters
         Escapes from guests are mended in exactly these packages.

@@ -185,6 +185,32 @@ def parse_dnf_held(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+@empty_is_an_answer("nothing is held back")
+def parse_zypper_held(text: str) -> tuple[str, ...]:
+    """Return the patterns of packages that are locked (a regular expression in slashes). Raises :class:`ParseError`.
+
+    Source: locks(5) of libzypp. Which packages a locked patch is about is not told there: it is ``*``.
+
+    >>> parse_zypper_held("type: package\\nmatch_type: glob\\nsolvable_name: kernel-default*\\n--\\nsolvable_name: qemu\\n")
+    ('kernel-default*', '*qemu*')
+    """
+    found: list[str] = []
+    for stanza in re.split(r"^\s*--\s*$", text, flags=re.MULTILINE):
+        said: dict[str, list[str]] = {}
+        for line in filter(None, map(str.strip, stanza.splitlines())):
+            match = re.fullmatch(r"(type|match_type|solvable_name|query_string):\s*(.*)", line)
+            if not match:
+                raise ParseError(f"not a lock: {line[:60]!r}")
+            said.setdefault(match[1], []).append(match[2])
+        form = {"exact": "{}", "glob": "{}", "word": "*{}*", "regex": "/{}/"}.get(said.get("match_type", [""])[-1], "*{}*")
+        if "patch" in said.get("type", []):
+            found.append("*")
+        elif set(said.get("type", ["package"])) & {"package", "srcpackage"}:
+            names = filter(None, [*said.get("solvable_name", []), *said.get("query_string", [])])
+            found += [form.format(name) for name in names]
+    return tuple(dict.fromkeys(found))
+
+
 def _table(text: str) -> list[dict[str, str]]:
     """Return the rows of a table of zypper."""
     lines = _answer(text, "zypper")

@@ -100,6 +100,8 @@ SERVICES: tuple[Probe, ...] = (
         "  if command -v zypper >/dev/null; then export ZYPP_LOGFILE=/dev/null\n"
         "    echo @@$N zypper/repos; q zypper --non-interactive --no-refresh -q lr -E\n"
         "    echo @@$N zypper/pending; q zypper --non-interactive --no-refresh -q lp -g security\n"
+        "    echo @@$N zypper/held; if [ -e /etc/zypp/locks ]; then\n"
+        "      sed -nE 's/^(type|match_type|solvable_name|query_string):/&/p; s/^[[:space:]]*$/--/p' /etc/zypp/locks 2>&1; fi\n"
         "    echo @@$N zypper/times; stat -c '%Y %n' /var/cache/zypp/raw/*/cookie 2>/dev/null\n"
         "  else\n"
         "    echo @@$N dnf/times; stat -c '%Y %n' /var/cache/dnf/*/repodata/repomd.xml"

@@ -297,11 +297,9 @@ def pending_security(host: Host) -> tuple[str, ...]:
 
 @fact
 def held_back(host: Host) -> tuple[str, ...]:
-    """Patterns of packages whose updates the configuration of apt or dnf hides. Locks of zypper are not read."""
+    """Patterns of packages that the tool is told to leave as they are, so that it may not tell of their updates."""
     tool = _updates_tool(host)
-    if tool == "zypper":
-        return ()
-    parse = {"apt": updates.parse_apt_held, "dnf": updates.parse_dnf_held}[tool]
+    parse = {"apt": updates.parse_apt_held, "dnf": updates.parse_dnf_held, "zypper": updates.parse_zypper_held}[tool]
     return _said(host, f"updates{KEY_SEPARATOR}{tool}/held", parse)
 
 
