@@ -56,13 +56,23 @@ def gather(
     except EvidenceMissing as missing:
         return Evidence(target.name, failure=missing)
     records = reply.records | _trip(answer, nonce)
-    if answer.stopped:
-        why = f"stopped after {connection.deadline_s:.0f} s" if answer.stopped is Cause.TIMEOUT else "the reply is too large"
+    if not reply.complete:
+        cause, why = _why_cut(answer, connection.deadline_s)
         records = {
-            name: Record(name, rc=-1, cause=answer.stopped, stderr=why) if record.cause is Cause.LOST else record
+            name: Record(name, rc=-1, cause=cause, stderr=why) if record.cause is Cause.LOST else record
             for name, record in records.items()
         }
     return Evidence(target.name, records, sudo=reply.sudo)
+
+
+def _why_cut(answer: Answer, deadline_s: float) -> tuple[Cause, str]:
+    """Return the cause and one line that tells why a reply began and did not end."""
+    if answer.stopped is Cause.TIMEOUT:
+        return Cause.TIMEOUT, f"stopped after {deadline_s:.0f} s"
+    if answer.stopped:
+        return answer.stopped, "the reply is too large"
+    after = f" after {answer.silence_s:.0f} s of silence" if answer.silence_s >= 1 else ""
+    return Cause.LOST, f"the reply ended before this answer{after} (exit code {answer.rc})"
 
 
 def _trip(answer: Answer, nonce: str) -> dict[str, Record]:

@@ -63,6 +63,12 @@ class Answer:
         """Return when the first *count* bytes of standard output were there, None when that is not known."""
         return next((moment for there, moment in self.arrivals if there >= count), None)
 
+    @property
+    def silence_s(self) -> float:
+        """How long nothing had come when standard output ended; 0 where that is not known."""
+        moments = [moment for _, moment in self.arrivals[-2:]]
+        return moments[1] - moments[0] if len(moments) == 2 else 0.0
+
 
 def run(target: Target, command: str, connection: Connection) -> Answer:
     """Run *command* on *target* through testinfra and return its answer.

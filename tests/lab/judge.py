@@ -30,15 +30,19 @@ HEALTHY = Path(__file__).with_name("healthy.yaml")
 TAGS = {"web01": ["critical", "linux"], "db01": ["critical", "database", "linux"], "legacy01": ["linux"]}
 
 
+#: What a machine says that stood still for a while.
+_LATE = "timed out|did not answer within|^unknown: lost"
+
+
 @dataclass(frozen=True)
 class Run:
-    """What one run left."""
+    """What one run left. ``stalled``: it is the second one, as the emulation had stalled during the first; how that looked."""
 
     rc: int
     output: str
     seconds: float
     results: Results
-    again: bool = False
+    stalled: str = ""
 
 
 def kvmcheck(
@@ -47,18 +51,21 @@ def kvmcheck(
     inventory: Mapping[str, Any] | None,
     *options: str,
     meanwhile: Callable[[], None] | None = None,
+    state: Callable[[], str] | None = None,
     timeout_s: float = 400,
 ) -> Run:
     """Run ``pytest --kvmcheck`` on *inventory*, in a process of its own; *meanwhile* is called while it runs.
 
-    When a probe timed out, it is run once more: this machine may just have been busy. A probe that hangs will hang again.
+    When a probe timed out, or the host fell silent, it is run once more: the emulation may have stalled. A probe or a host that
+    hangs will hang again. *state* tells what the host looks like in between.
     """
     run = _kvmcheck(place, ssh_config, inventory, *options, meanwhile=meanwhile, timeout_s=timeout_s)
-    late = any(re.search("timed out|did not answer within", describe(result)) for result in run.results.values())
+    late = [told for result in run.results.values() if re.search(_LATE, told := describe(result))]
     if not late or meanwhile or any(option.startswith("--kvmcheck-record") for option in options):
         return run
+    stalled = f"{late[0]} ({len(late)} like that)\n{state() if state else ''}"
     again = _kvmcheck(place, ssh_config, inventory, *options, timeout_s=timeout_s)
-    return dataclasses.replace(again, again=True, seconds=run.seconds + again.seconds)
+    return dataclasses.replace(again, stalled=stalled, seconds=run.seconds + again.seconds)
 
 
 def _kvmcheck(
@@ -101,7 +108,8 @@ def _kvmcheck(
 def check(machine: Machine, profile: str = "production", *options: str, user: str = "root", **more: Any) -> Run:
     """Judge kvm01 by *profile*, asked by *user*."""
     inventory = inventory_of_host(user)
-    return kvmcheck(machine.place / "run", machine.ssh_config, inventory, f"--kvmcheck-profile={profile}", *options, **more)
+    place, options = machine.place / "run", (f"--kvmcheck-profile={profile}", *options)
+    return kvmcheck(place, machine.ssh_config, inventory, *options, state=machine.state, **more)
 
 
 def replay(place: Path, bundle: Path, profile: str = "production", *options: str) -> Run:

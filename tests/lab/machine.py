@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.lab import tsc
 from tests.lab.files import PID_FILE, digest, made
 from tests.lab.image import Image
-from tests.lab.qmp import Qmp
+from tests.lab.qmp import Qmp, QmpError
 
 MEMORY_MIB = 2560
 
@@ -170,6 +170,22 @@ class Machine:
     def console(self) -> str:
         """Return what the kernel and the services wrote on the serial console."""
         return (self.place / "console.log").read_text(errors="replace")
+
+    def state(self) -> str:
+        """Return what can be seen from outside of a machine that does not answer, and what it says itself when it does again."""
+        told = []
+        try:
+            told.append(f"QEMU says {self.qmp('query-status')['status']}")
+            for _ in range(2):  # where each processor is, and whether it moves
+                told.append(" ".join(re.findall(r"RIP=\w+|HLT=\d", self.qmp.monitor("info registers -a"))))
+                time.sleep(1)
+        except (QmpError, OSError) as exc:
+            told.append(f"QEMU does not answer ({exc}), exit code {self.process.poll()}")
+        try:
+            told.append(self.run("uptime; dmesg | tail -20", timeout_s=60))
+        except UnreachableError as exc:
+            told.append(f"{exc}\n{self.console()[-2000:]}")
+        return "\n".join(told)
 
     def stop(self) -> None:
         """End QEMU."""

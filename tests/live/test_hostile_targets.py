@@ -164,10 +164,10 @@ def test_garbage_is_unparsable(farm: Farm, kvmcheck: Kvmcheck, faked: str, tmp_p
 
 def test_a_reply_cut_in_the_middle(farm: Farm, kvmcheck: Kvmcheck) -> None:
     """What arrived whole is judged; the rest is lost, and loud."""
-    farm.host("cut", login=f'PATH={quiet(farm)}:$PATH; export PATH; sh -c "$SSH_ORIGINAL_COMMAND" | head -c 12000')
+    farm.host("cut", login=f'PATH={quiet(farm)}:$PATH; sh -c "$SSH_ORIGINAL_COMMAND" | head -c 12000; sleep 2; exit 9')
     run = judge(kvmcheck, farm, "cut")
-    causes = {result["cause"] for result in run.results if result["outcome"] == "unknown"}
-    assert "lost" in causes
+    lost = [result["message"] for result in run.results if result["cause"] == "lost"]
+    assert any("the reply ended before this answer after 2 s of silence (exit code 9)" in message for message in lost), lost
     assert run.rc == 1
     assert "lost" in run.stdout
 
