@@ -63,6 +63,13 @@ def made(place: Path, make: Callable[[Path], None]) -> Path:
     return place
 
 
+def forget(place: Path) -> None:
+    """Remove the directory *place* unless another process uses it: it will be made anew."""
+    if place in _held:
+        _held.pop(place).close()
+    remove_unused([place])
+
+
 def lock(path: Path, *, shared: bool = False, wait: bool = True) -> IO[str]:
     """Return *path* opened and locked. Raises BlockingIOError when it is locked by another and *wait* is false."""
     file = path.open("a")

@@ -11,10 +11,10 @@ from pathlib import Path
 from pytest_kvmcheck.gather.script import build
 from pytest_kvmcheck.probes import probes_for
 from tests.lab import image, judge, timeserver
-from tests.lab.files import digest, made
+from tests.lab.files import digest, forget, made
 from tests.lab.image import Image
 from tests.lab.leftovers import workshop
-from tests.lab.machine import CPU, Machine, Template, stop_all, template
+from tests.lab.machine import CPU, Machine, Template, UnreachableError, stop_all, template
 
 #: What is to be done on kvm01 after a thaw.
 WAKE = Path(__file__).with_name("wake.sh").read_text()
@@ -51,9 +51,20 @@ class Lab:
 
     @staticmethod
     def wait_for_guest(machine: Machine) -> None:
-        """Wait until guest01 answers and has set its clock by that of kvm01."""
+        """Wait until guest01 answers and its clock is right, and stays so.
+
+        When it goes on, its chrony still believes in what it knew when it was frozen.
+        """
         machine.wait_for_ssh(180, host="guest01")
-        machine.run("chronyc waitsync 120 0.05 0 1", host="guest01", timeout_s=180)
+        end, good = time.monotonic() + 180, 0
+        while good < 3:
+            now, tracking = machine.run("date +%s.%N; chronyc -n -c tracking", host="guest01").split("\n", 1)
+            stratum, offset_s = tracking.split(",")[2:6:2]
+            right = stratum != "0" and abs(float(offset_s)) < 0.005 and abs(float(now) - time.time()) < 2
+            good = good + 1 if right else 0
+            if time.monotonic() > end:
+                raise UnreachableError(f"the clock of guest01 does not become right: it is {now}, and chrony says {tracking}")
+            machine.run(f"sleep 0.5{'' if right else '; chronyc makestep >&2 || true'}", host="guest01")
 
     def good(self, profile: str) -> dict[tuple[str, str], str]:
         """Return the outcomes of the healthy host: by ``healthy.yaml``, and by recorded evidence for checks that it lacks.
@@ -70,10 +81,7 @@ class Lab:
 
         It is kept beside the template, and made anew when the template or the probes are others.
         """
-        role = "guest" if asked == "guest01" else "host"
-        origin = self.with_guest() if asked == "guest01" else self.template()
-        script = build(probes_for(role), "0" * 32)
-        name = f"evidence-{digest(origin.place.name.encode(), script.encode(), asked.encode())}"
+        origin, role = self._origin(asked)
 
         def make(place: Path) -> None:
             machine = self.clone(origin, f"recording-{asked}")
@@ -88,7 +96,19 @@ class Lab:
             finally:
                 machine.stop()
 
-        return made(self.image.place.with_name(name), make) / "bundle"
+        return made(self._evidence_place(asked), make) / "bundle"
+
+    def forget_evidence(self, asked: str) -> None:
+        """Have it recorded anew by the next run: the emulation may have stalled during this one."""
+        forget(self._evidence_place(asked))
+
+    def _origin(self, asked: str) -> tuple[Template, str]:
+        return (self.with_guest(), "guest") if asked == "guest01" else (self.template(), "host")
+
+    def _evidence_place(self, asked: str) -> Path:
+        origin, role = self._origin(asked)
+        script = build(probes_for(role), "0" * 32)
+        return self.image.place.with_name(f"evidence-{digest(origin.place.name.encode(), script.encode(), asked.encode())}")
 
 
 @contextlib.contextmanager

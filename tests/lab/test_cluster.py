@@ -35,15 +35,13 @@ def of_cluster(pair: tuple[Machine, Machine], place: Path) -> dict[str, str]:
     return {check: judge.describe(result) for (check, subject), result in run.results.items() if subject == "cluster:lab"}
 
 
-def test_clones_with_one_identity(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+def test_clones(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """Two copies of one image, as they are; and then with identities of their own, but for the UUID by the firmware."""
     found = of_cluster(pair, tmp_path)
     assert judge.fits(found["KVM-CLU-002"], "pass")
     for identity in ("machine-id", "iSCSI", "SSH host key"):
         assert judge.fits(found["KVM-CLU-009"], f"fail: {identity}")
 
-
-def test_clones_with_their_own_identities(pair: tuple[Machine, Machine], tmp_path: Path) -> None:
-    """Only the UUID by the firmware is still the same: a warning."""
     pair[1].run(IDENTITY)
     kind, key = pair[1].run("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2]
     (pair[1].place / "known_hosts").write_text(f"kvm01 {kind} {key}\n")

@@ -29,7 +29,7 @@ def of_guest(machine: Machine, name: str) -> judge.Results:
     return judge.kvmcheck(machine.place / "run", machine.ssh_config, inventory, "--kvmcheck-profile=guest-linux").results
 
 
-def test_what_it_is(with_guest: Machine) -> None:
+def test_healthy(with_guest: Machine) -> None:
     """It is what the guest checks want to read: a KVM guest by systemd, with kvm-clock, the host's PTP clock and an agent."""
     told = with_guest.run(
         f"cat {CLOCK}; systemd-detect-virt; cat /sys/class/ptp/ptp*/clock_name; systemctl is-active qemu-guest-agent;"
@@ -40,9 +40,6 @@ def test_what_it_is(with_guest: Machine) -> None:
         *("kvm-clock", "kvm", "KVM virtual PTP", "active", "org.qemu.guest_agent.0", "running", "kvm-clock: Using msrs")
     ]
     assert "#* PHC0" in with_guest.run("chronyc -n sources", host="guest01")
-
-
-def test_healthy(with_guest: Machine) -> None:
     found = of_guest(with_guest, "guest01")
     assert not judge.turned(found, GOOD), propose.told(found, GOOD)
 
@@ -65,4 +62,6 @@ def test_not_a_kvm_guest(kvm01: Machine) -> None:
 def test_recorded(lab: Lab, tmp_path: Path) -> None:
     """Recorded evidence of the guest is judged like the guest."""
     found = judge.replay(tmp_path, lab.evidence("guest01"), "guest-linux").results
-    assert not judge.turned(found, GOOD), propose.told(found, GOOD)
+    if judge.turned(found, GOOD):
+        lab.forget_evidence("guest01")
+        pytest.fail(propose.told(found, GOOD))
