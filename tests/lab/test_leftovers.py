@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import fleet, leftovers
+from tests.lab import files, fleet, leftovers
 from tests.lab.conftest import unable
 from tests.lab.files import IN_USE, PID_FILE, lock, remove_unused
 
@@ -90,6 +90,22 @@ def test_cache(tmp_path: Path) -> None:
     with lock(tmp_path / "used" / IN_USE, shared=True), lock(tmp_path / "being-made.making"):
         remove_unused([path for path in tmp_path.iterdir() if path.is_dir()], idle_s=3600)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"used", "fresh", "being-made.partial"}
+
+
+def test_forgotten(tmp_path: Path) -> None:
+    """What is forgotten is made anew, unless somebody else uses it."""
+    place, count = tmp_path / "evidence", []
+    files.made(place, count.append)
+    files.made(place, count.append)
+    assert len(count) == 1
+    files.forget(place)
+    files.made(place, count.append)
+    assert len(count) == 2
+    with lock(place / IN_USE, shared=True):
+        files.forget(place)
+    files.made(place, count.append)
+    assert len(count) == 2
+    files.forget(place)
 
 
 def test_bystanders(place: Path) -> None:
