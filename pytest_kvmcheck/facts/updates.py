@@ -144,20 +144,20 @@ def parse_apt_held(text: str) -> tuple[str, ...]:
     Source: apt_preferences(5). What is said of all packages chooses between releases, and holds none of them back.
 
     >>> parse_apt_held("--\\nPackage: qemu* libvirt0\\nPin: version 1:7.2*\\nPin-Priority: 1001\\n"
-    ...                "--\\nPackage: *\\nPin: release n=sid\\nPin-Priority: -1\\n")
+    ...                "--\\nPackage: *\\nPin: release n=sid\\nPin-priority: -1\\n")
     ('qemu*', 'libvirt0')
     """
     found: list[str] = []
     for stanza in re.split(r"^\s*--\s*$", text, flags=re.MULTILINE):
         said: dict[str, str] = {}
         for line in filter(None, map(str.strip, stanza.splitlines())):
-            match = re.fullmatch(r"(Package|Pin|Pin-Priority):\s*(.*)", line)
+            match = re.fullmatch(r"(package|pin|pin-priority):\s*(.*)", line, re.IGNORECASE)
             if not match:
                 raise ParseError(f"not a preference: {line[:60]!r}")
-            said[match[1]] = match[2]
-        forbidden = said.get("Pin-Priority", "").startswith("-")
-        if forbidden or said.get("Pin", "").startswith("version"):
-            found += [name for name in said.get("Package", "").split() if name != "*"]
+            said[match[1].lower()] = match[2]
+        forbidden = said.get("pin-priority", "").startswith("-")
+        if forbidden or said.get("pin", "").startswith("version"):
+            found += [name for name in said.get("package", "").split() if name != "*"]
     return tuple(dict.fromkeys(found))
 
 

@@ -129,7 +129,7 @@ SERVICES: tuple[Probe, ...] = (
         " /var/lib/apt/periodic/update-success-stamp 2>/dev/null\n"
         "  echo @@$N apt/held; for f in /etc/apt/preferences /etc/apt/preferences.d/*; do\n"
         '    case ${f##*/} in *.pref) ;; *.*) continue ;; esac; [ -e "$f" ] || continue; echo --\n'
-        "    sed -nE 's/^(Package|Pin|Pin-Priority):/&/p; s/^[[:space:]]*$/--/p' \"$f\" 2>&1; done\n"
+        "    sed -nE 's/^([Pp]ackage|[Pp]in|[Pp]in-[Pp]riority):/&/p; s/^[[:space:]]*$/--/p' \"$f\" 2>&1; done\n"
         "  echo @@$N apt/pending; q apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
         " --ignore-hold dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
         "else echo 'neither apt, dnf nor zypper' >&2; exit 127; fi; exit 0",
