@@ -18,8 +18,15 @@ from tests.live.conftest import Kvmcheck, Run
 
 VIRSH = ("virsh", "-c", "qemu:///system")
 
-#: A /dev/kvm on which KVM hangs makes libvirt try each QEMU for seconds, time and again: our daemons see one that refuses.
-WITHOUT_KVM = "[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm"
+#: A /dev/kvm on which KVM hangs makes libvirt try each QEMU for seconds, time and again. Our daemons see a file there that nobody
+#: can write: so they know that there is no KVM, and remember it. Mounts below /dev are in the way of namespaces for each guest.
+WITHOUT_KVM = """
+if [ -e /dev/kvm ]; then
+  touch {0}/no-kvm && mount --bind {0}/no-kvm /dev/kvm && mount -o remount,bind,ro /dev/kvm || exit
+  (cat /etc/libvirt/qemu.conf && echo && echo 'namespaces = []') >{0}/qemu.conf || exit
+  mount --bind {0}/qemu.conf /etc/libvirt/qemu.conf || exit
+fi
+"""
 
 #: Ours alone: what bears it and is there before is left over from a run that was killed.
 PREFIX = "kvmcheck-test-"
@@ -100,7 +107,7 @@ def libvirtd() -> Iterator[None]:
                 for daemon in before:
                     if not before[daemon]:
                         path = shutil.which(daemon, path="/usr/sbin:/usr/bin") or daemon
-                        subprocess.run(["unshare", "-m", "sh", "-c", f"{WITHOUT_KVM}; exec {path} -d"], check=True)
+                        subprocess.run(["unshare", "-m", "sh", "-c", f"{WITHOUT_KVM.format(place)}exec {path} -d"], check=True)
                 wait_for_libvirtd()
             remove_our_domains()
             image = place / "disk.qcow2"
