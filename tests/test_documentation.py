@@ -6,9 +6,10 @@ import pytest
 
 from pytest_kvmcheck import catalog
 from pytest_kvmcheck.registry import HEADINGS, Check
+from pytest_kvmcheck.subjects import LISTERS
 
-#: Subjects that are of a domain: only their fixes can name it.
-OF_A_DOMAIN = {"domain", "vcpu", "disk", "nic"}
+#: Subjects that there are none of without domains: only their fixes can name one.
+OF_A_DOMAIN = {scope for scope, (_, without) in LISTERS.items() if without == "no domains"}
 
 CHECKS = catalog.load()
 

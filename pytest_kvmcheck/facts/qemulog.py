@@ -56,8 +56,7 @@ def parse_qemu_logs(text: str) -> dict[str, QemuLog]:
     """Return the logs by path. Raises :class:`ParseError`."""
     found: dict[str, QemuLog] = {}
     path, started, lines = "", None, list[LogLine]()
-    for line in text.split("\n"):
-        line = line.rstrip("\r")  # noqa: PLW2901
+    for line in (line.rstrip("\r") for line in text.split("\n")):
         if line.startswith("F /"):
             path, started, lines = line[2:], None, []
         elif path and re.fullmatch(r"S \d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d", line, re.ASCII):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, KvmcheckError
@@ -84,8 +85,8 @@ def _records(libvirt: Any, connection: Any) -> dict[str, Record]:
         return records
     for domain in domains:
         key = f"domain:{domain.UUIDString()}"
-        put(f"{key}/live", lambda domain=domain: domain.XMLDesc(0))  # type: ignore[misc]
-        put(f"{key}/saved", lambda domain=domain: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))  # type: ignore[misc]
+        put(f"{key}/live", partial(domain.XMLDesc, 0))
+        put(f"{key}/saved", partial(domain.XMLDesc, libvirt.VIR_DOMAIN_XML_INACTIVE))
     return records
 
 

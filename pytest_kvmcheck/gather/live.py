@@ -55,13 +55,9 @@ def gather(
             raise EvidenceMissing(*_why_nothing(answer, connection.deadline_s))
     except EvidenceMissing as missing:
         return Evidence(target.name, failure=missing)
-    records = reply.records | _trip(answer, nonce)
-    if not reply.complete:
-        cause, why = _why_cut(answer, connection.deadline_s)
-        records = {
-            name: Record(name, rc=-1, cause=cause, stderr=why) if record.cause is Cause.LOST else record
-            for name, record in records.items()
-        }
+    cause, why = _why_cut(answer, connection.deadline_s)
+    cut = {name: Record(name, rc=-1, cause=cause, stderr=why) for name in reply.missing}
+    records = reply.records | cut | _trip(answer, nonce)
     return Evidence(target.name, records, sudo=reply.sudo)
 
 
@@ -72,7 +68,7 @@ def _why_cut(answer: Answer, deadline_s: float) -> tuple[Cause, str]:
     if answer.stopped:
         return answer.stopped, "the reply is too large"
     after = f" after {answer.silence_s:.0f} s of silence" if answer.silence_s >= 1 else ""
-    return Cause.LOST, f"the reply ended before this answer{after} (exit code {answer.rc})"
+    return Cause.LOST, f"{replies.ENDED}{after} (exit code {answer.rc})"
 
 
 def _trip(answer: Answer, nonce: str) -> dict[str, Record]:

@@ -33,12 +33,20 @@ _NOT_FOUND = re.compile(r"not found|no such file or directory", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reply:
-    """A decoded reply. ``complete`` is false when it ended before its DONE line; ``sudo`` says how sudo was answered."""
+    """A decoded reply. ``complete`` is false when it ended before its DONE line; ``sudo`` says how sudo was answered.
+
+    ``missing`` are the probes that it ended before: there are records of them, and they are lost.
+    """
 
     records: dict[str, Record]
     complete: bool
     uid: int
     sudo: str
+    missing: tuple[str, ...] = ()
+
+
+#: What is told of a probe that the reply ended before.
+ENDED = "the reply ended before this answer"
 
 
 def find_nonce(text: str) -> str | None:
@@ -87,10 +95,10 @@ def read(text: str, nonce: str, probes: Iterable[Probe]) -> Reply | None:
             complete = True
     if hello is None:
         return None
-    for probe in wanted.values():
-        if not any(name == probe.id or name.startswith(probe.id + KEY_SEPARATOR) for name in records):
-            records[probe.id] = Record(probe.id, rc=-1, cause=Cause.LOST, stderr="the reply ended before this answer")
-    return Reply(records, complete, int(hello[2]), hello[3])
+    answered = {name.partition(KEY_SEPARATOR)[0] for name in records}
+    missing = tuple(name for name in wanted if name not in answered)
+    records |= {name: Record(name, rc=-1, cause=Cause.LOST, stderr=ENDED) for name in missing}
+    return Reply(records, complete, int(hello[2]), hello[3], missing)
 
 
 def _decoded(words: list[str], encoding: str) -> bytes:

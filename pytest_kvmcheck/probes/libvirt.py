@@ -6,7 +6,7 @@ Standard error goes where the answer goes, so that an error stays in the section
 from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root, command, files, shell
-from pytest_kvmcheck.probes.virsh import EACH_QEMU, NEEDS_VIRSH, VIRSH, each_domain
+from pytest_kvmcheck.probes.virsh import NEEDS_VIRSH, VIRSH, each_domain
 
 #: The daemons' configuration files by name: /etc/libvirt may be closed to all but root, where globs do not expand.
 _DAEMONS = (
@@ -14,6 +14,18 @@ _DAEMONS = (
     *("virtstoraged", "virtnodedevd", "virtinterfaced", "virtnwfilterd", "virtsecretd"),
 )
 _DAEMON_CONF = " ".join(f"/etc/libvirt/{name}.conf" for name in _DAEMONS)
+
+
+#: Runs what is put in for each running QEMU process, whose PID is in $p; it may add to the positional parameters.
+_EACH_QEMU = """\
+for f in /run/libvirt/qemu/*.pid; do
+  [ -e "$f" ] || continue; case ${{f##*/}} in driver.pid) continue ;; esac
+  read -r p <"$f" || [ "$p" ] || continue
+  case $p in ''|*[!0-9]*) continue ;; esac
+  [ -d /proc/$p ] || continue
+  {}
+done
+"""
 
 
 def _domstats(groups: str) -> str:
@@ -29,7 +41,7 @@ def _domstats(groups: str) -> str:
         "o=$(v --nowait 2>&1); case $o in *'unsupported option'*|*\"doesn't support option\"*) o=$(v 2>&1) ;; esac\n"
         "printf '%s\\n' \"$o\"\n"
         "case $o in *.delay=*) exit 0 ;; *vcpu.*) ;; *) exit 0 ;; esac\n"
-        "set -- /proc/uptime\n" + EACH_QEMU.format('set -- "$@" /proc/$p/task/*/schedstat') + "echo @@$N schedstat\n"
+        "set -- /proc/uptime\n" + _EACH_QEMU.format('set -- "$@" /proc/$p/task/*/schedstat') + "echo @@$N schedstat\n"
         'grep -sH ^ "$@"; exit 0'
     )
 
@@ -107,7 +119,7 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "qemu_proc",
-        EACH_QEMU.format(
+        _EACH_QEMU.format(
             "for f in status stat limits cgroup mountinfo attr/current attr/apparmor/current; do"
             ' [ -e /proc/$p/$f ] && set -- "$@" /proc/$p/$f; done'
         )
@@ -117,14 +129,14 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "qemu_threads",
-        EACH_QEMU.format('set -- "$@" /proc/$p/task') + "[ $# -gt 0 ] || exit 0\n"
+        _EACH_QEMU.format('set -- "$@" /proc/$p/task') + "[ $# -gt 0 ] || exit 0\n"
         "grep -raHE '^(Name|Cpus_allowed_list):' --include=status \"$@\" 2>/dev/null; exit 0",
         "names and CPU affinity of the threads of the running QEMU processes",
         max_bytes=8 * MAX_BYTES,
     ),
     shell(
         "qemu_cgroup",
-        EACH_QEMU.format(
+        _EACH_QEMU.format(
             "while IFS=: read -r _ c g; do case $c in ''|*memory*) g=${g%/libvirt/*}; g=${g%/emulator}; g=${g%/vcpu*}\n"
             "  for d in /sys/fs/cgroup$g /sys/fs/cgroup/memory$g; do\n"
             "    for f in memory.events memory.swap.current memory.numa_stat hugetlb.*.numa_stat io.max memory.oom_control; do\n"

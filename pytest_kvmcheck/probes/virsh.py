@@ -14,17 +14,6 @@ NEEDS_VIRSH = "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exi
 #: Linux refuses an argument beyond 128 KiB, in which the commands of so many domains have room.
 _AT_ONCE = 100
 
-#: Runs what is put in for each running QEMU process, whose PID is in $p; it may add to the positional parameters.
-EACH_QEMU = """\
-for f in /run/libvirt/qemu/*.pid; do
-  [ -e "$f" ] || continue; case ${{f##*/}} in driver.pid) continue ;; esac
-  read -r p <"$f" || [ "$p" ] || continue
-  case $p in ''|*[!0-9]*) continue ;; esac
-  [ -d /proc/$p ] || continue
-  {}
-done
-"""
-
 
 def each_domain(commands: str, *, running: bool = False) -> str:
     """Return the beginning of a script: ``$u`` holds the UUIDs of all or of the *running* domains, ``v`` asks about each.

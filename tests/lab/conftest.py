@@ -107,7 +107,7 @@ class Performance:
     def __str__(self) -> str:
         parts = (self.clone_s, self.fault_s, self.run.seconds)
         took = "{:5.1f} s (clone {:.1f}, fault {:.1f}, run {:.1f})".format(sum(parts), *parts)
-        return took + (f", asked twice: {self.run.stalled}" if self.run.stalled else "")
+        return took + (f", stalled: {self.run.stalled}" if self.run.stalled else "")
 
 
 def perform(lab: Lab, scenario: Scenario) -> Performance:

@@ -30,13 +30,9 @@ HEALTHY = Path(__file__).with_name("healthy.yaml")
 TAGS = {"web01": ["critical", "linux"], "db01": ["critical", "database", "linux"], "legacy01": ["linux"]}
 
 
-#: What a machine says that stood still for a while.
-_LATE = "timed out|did not answer within|^unknown: lost"
-
-
 @dataclass(frozen=True)
 class Run:
-    """What one run left. ``stalled``: it is the second one, as the emulation had stalled during the first; how that looked."""
+    """What one run left. ``stalled``: how the machine looked after a run in which it had not answered in time."""
 
     rc: int
     output: str
@@ -56,14 +52,18 @@ def kvmcheck(
 ) -> Run:
     """Run ``pytest --kvmcheck`` on *inventory*, in a process of its own; *meanwhile* is called while it runs.
 
-    When a probe timed out, or the host fell silent, it is run once more: the emulation may have stalled. A probe or a host that
-    hangs will hang again. *state* tells what the host looks like in between.
+    When a probe timed out, it is run once more: this machine may just have been busy. A probe that hangs will hang again. A host
+    that fell silent is not asked again. *state* tells what the host looks like after either.
     """
     run = _kvmcheck(place, ssh_config, inventory, *options, meanwhile=meanwhile, timeout_s=timeout_s)
-    late = [told for result in run.results.values() if re.search(_LATE, told := describe(result))]
-    if not late or meanwhile or any(option.startswith("--kvmcheck-record") for option in options):
+    told = [describe(result) for result in run.results.values()]
+    late = [text for text in told if re.search("timed out|did not answer within", text)]
+    silent = [text for text in told if text.startswith("unknown: lost")]
+    if not (late or silent) or meanwhile or any(option.startswith("--kvmcheck-record") for option in options):
         return run
-    stalled = f"{late[0]} ({len(late)} like that)\n{state() if state else ''}"
+    stalled = f"{(late or silent)[0]}\n{state() if state else ''}"
+    if not late:
+        return dataclasses.replace(run, stalled=stalled)
     again = _kvmcheck(place, ssh_config, inventory, *options, timeout_s=timeout_s)
     return dataclasses.replace(again, stalled=stalled, seconds=run.seconds + again.seconds)
 
