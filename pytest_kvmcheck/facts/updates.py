@@ -40,10 +40,11 @@ _NO_REPOSITORY = re.compile(
 
 
 def _answer(text: str, tool: str) -> list[str]:
-    """Return the lines of an answer that ended well."""
+    """Return the lines of an answer that ended well; what went wrong is told last, by apt-get after ``E:``."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines or lines[-1] != "rc=0":
-        raise ParseError(f"{tool} failed: {' '.join(lines)[:60]!r}")
+        told = [line for line in lines if line.startswith("E:")] or lines[-2:]
+        raise ParseError(f"{tool} failed: {' '.join(told)[:120]!r}")
     return lines[:-1]
 
 

@@ -95,11 +95,11 @@ SERVICES: tuple[Probe, ...] = (
     # for an ordinary user and is asked by root only.
     shell(
         "updates",
-        'q() { o=$(timeout 25 "$@" 2>&1); r=$?; printf \'%s\\n\' "$o"; echo rc=$r; }\n'
+        'q() { t=$1; shift; o=$(timeout $t "$@" 2>&1); r=$?; printf \'%s\\n\' "$o"; echo rc=$r; }\n'
         "if command -v rpm >/dev/null && rpm -q glibc >/dev/null 2>&1; then\n"
         "  if command -v zypper >/dev/null; then export ZYPP_LOGFILE=/dev/null\n"
-        "    echo @@$N zypper/repos; q zypper --non-interactive --no-refresh -q lr -E\n"
-        "    echo @@$N zypper/pending; q zypper --non-interactive --no-refresh -q lp -g security\n"
+        "    echo @@$N zypper/repos; q 25 zypper --non-interactive --no-refresh -q lr -E\n"
+        "    echo @@$N zypper/pending; q 25 zypper --non-interactive --no-refresh -q lp -g security\n"
         "    echo @@$N zypper/held; if [ -e /etc/zypp/locks ]; then\n"
         "      sed -nE 's/^(type|match_type|solvable_name|query_string):/&/p; s/^[[:space:]]*$/--/p' /etc/zypp/locks 2>&1; fi\n"
         "    echo @@$N zypper/times; stat -c '%Y %n' /var/cache/zypp/raw/*/cookie 2>/dev/null\n"
@@ -115,8 +115,8 @@ SERVICES: tuple[Probe, ...] = (
         "    d=; command -v yum >/dev/null && d=yum; command -v dnf >/dev/null && d=dnf\n"
         "    [ $d ] || exit 0; echo @@$N dnf/repos\n"
         '    if [ "$SUDO" ] || [ "$(id -u)" = 0 ]; then\n'
-        "      case $d in dnf) q $SUDO dnf -C -q repolist --enabled;; *) q $SUDO yum -C -q repolist enabled ;; esac\n"
-        "      echo @@$N dnf/pending; q $SUDO $d -C -q updateinfo list --security\n"
+        "      case $d in dnf) q 25 $SUDO dnf -C -q repolist --enabled;; *) q 25 $SUDO yum -C -q repolist enabled ;; esac\n"
+        "      echo @@$N dnf/pending; q 25 $SUDO $d -C -q updateinfo list --security\n"
         "    else echo 'not asked without root: Permission denied'; echo rc=77; fi\n"
         "  fi\n"
         "elif command -v apt-get >/dev/null; then\n"
@@ -130,7 +130,7 @@ SERVICES: tuple[Probe, ...] = (
         "  echo @@$N apt/held; for f in /etc/apt/preferences /etc/apt/preferences.d/*; do\n"
         '    case ${f##*/} in *.pref) ;; *.*) continue ;; esac; [ -e "$f" ] || continue; echo --\n'
         "    sed -nE 's/^([Pp]ackage|[Pp]in|[Pp]in-[Pp]riority):/&/p; s/^[[:space:]]*$/--/p' \"$f\" 2>&1; done\n"
-        "  echo @@$N apt/pending; q apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
+        "  echo @@$N apt/pending; q 50 apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
         " --ignore-hold dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
         "else echo 'neither apt, dnf nor zypper' >&2; exit 127; fi; exit 0",
         "package repositories, the age of their metadata, and security updates that wait",

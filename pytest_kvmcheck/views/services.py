@@ -329,6 +329,8 @@ def _said(host: Host, probe: str, parse: Callable[[str], tuple[str, ...]]) -> tu
     text = host.evidence.text(probe)
     if "Permission denied" in text:
         raise EvidenceMissing(Cause.NOT_PERMITTED, f"{probe}: needs root", probe)
+    if text.split()[-1:] == ["rc=124"]:  # timeout(1)
+        raise EvidenceMissing(Cause.TIMEOUT, f"{probe}: the command was ended before it had told all", probe)
     return parsing(probe, parse, text)
 
 
