@@ -15,7 +15,7 @@ import pytest
 from tests.lab import fleet, image, judge
 from tests.lab.lab import Lab, opened
 from tests.lab.leftovers import workshop
-from tests.lab.machine import Machine, Template, stop_all
+from tests.lab.machine import Machine, SilentError, Template, stop_all
 from tests.lab.scenarios import FAULTS, Scenario
 
 #: Emulation takes a processor and a half each: several at a time only get slower, and run into time limits.
@@ -31,12 +31,23 @@ STAGE = pytest.StashKey["Stage"]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Scenarios first: while they run, what others need is prepared."""
+    """Scenarios first: while they run, what others need is prepared.
+
+    Where a machine fell silent, all is done once more with another copy of it.
+    """
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=f"^{SilentError.__name__}"))
     items.sort(key=lambda item: "verdict" not in getattr(item, "fixturenames", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tell how long the scenarios took."""
+    """Tell how long the scenarios took, and which machines fell silent."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"done once more: {report.nodeid}")
+        for line in report.longreprtext.splitlines():
+            if line.startswith("E "):
+                terminalreporter.line(line)
     if times := config.stash.get(TIMES, None):
         terminalreporter.section("scenarios")
         for name, took in times.items():
@@ -153,9 +164,11 @@ class Stage:
 
     def __call__(self, scenario: Scenario) -> Verdict:
         """Return what became of the verdicts in *scenario*."""
-        performance = self._coming[scenario.name].result()
+        # What failed is performed anew when it is asked for again.
+        coming = self._coming.pop(scenario.name, None) or self._pool.submit(perform, self._lab, scenario)
+        performance = coming.result()
         self._times[scenario.name] = str(performance)
-        self._evidence.result()
+        wait([self._evidence])
         if scenario.profile not in self._good:
             self._good[scenario.profile] = self._lab.good(scenario.profile)
         return Verdict(performance.run, judge.turned(performance.run.results, self._good[scenario.profile]))

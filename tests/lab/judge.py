@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from tests.lab.machine import Machine
+from tests.lab.machine import Machine, SilentError
 
 Result = dict[str, Any]
 
@@ -52,18 +52,19 @@ def kvmcheck(
 ) -> Run:
     """Run ``pytest --kvmcheck`` on *inventory*, in a process of its own; *meanwhile* is called while it runs.
 
-    When a probe timed out, it is run once more: this machine may just have been busy. A probe that hangs will hang again. A host
-    that fell silent is not asked again. *state* tells what the host looks like after either.
+    When a probe timed out, it is run once more: this machine may just have been busy. A probe that hangs will hang again.
+
+    *state* tells what the host looks like, of which it is known that it lives: raises :class:`SilentError` when it fell silent.
     """
     run = _kvmcheck(place, ssh_config, inventory, *options, meanwhile=meanwhile, timeout_s=timeout_s)
     told = [describe(result) for result in run.results.values()]
-    late = [text for text in told if re.search("timed out|did not answer within", text)]
     silent = [text for text in told if text.startswith("unknown: lost")]
-    if not (late or silent) or meanwhile or any(option.startswith("--kvmcheck-record") for option in options):
+    if silent and state and not meanwhile:
+        raise SilentError(f"{silent[0]}\n{state()}")
+    late = [text for text in told if re.search("timed out|did not answer within", text)]
+    if not late or meanwhile or any(option.startswith("--kvmcheck-record") for option in options):
         return run
-    stalled = f"{(late or silent)[0]}\n{state() if state else ''}"
-    if not late:
-        return dataclasses.replace(run, stalled=stalled)
+    stalled = f"{late[0]}\n{state() if state else ''}"
     again = _kvmcheck(place, ssh_config, inventory, *options, timeout_s=timeout_s)
     return dataclasses.replace(again, stalled=stalled, seconds=run.seconds + again.seconds)
 

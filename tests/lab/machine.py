@@ -41,6 +41,10 @@ class UnreachableError(RuntimeError):
     """A machine did not answer in time, or a command on it failed."""
 
 
+class SilentError(UnreachableError):
+    """A machine that nobody had broken fell silent: the emulation sometimes loses a virtual processor. Another copy may do."""
+
+
 @dataclass(eq=False)
 class Machine:
     """A virtual machine with a directory, a disk, a control socket and a forwarded ssh port of its own."""
@@ -150,7 +154,9 @@ class Machine:
                 errors.seek(0)
                 said = errors.read().decode(errors="replace")
         except subprocess.TimeoutExpired:
-            raise UnreachableError(f"no answer within {timeout_s:.0f} s: {script}") from None
+            raise SilentError(f"no answer within {timeout_s:.0f} s: {script}") from None
+        if done.returncode == 255:
+            raise SilentError(f"ssh: {said[-1000:]}")
         if done.returncode:
             raise UnreachableError(f"exit code {done.returncode}: {script}: {said[-1000:]}")
         return done.stdout.decode(errors="replace")

@@ -31,7 +31,12 @@ def of_cluster(pair: tuple[Machine, Machine], place: Path) -> dict[str, str]:
     config = place / "ssh_config"
     config.write_text("".join(f"Include {machine.ssh_config}\n" for machine in pair))
     hosts = {machine.name: {"cluster": "lab"} for machine in pair}
-    run = judge.kvmcheck(place / "run", config, {"hosts": hosts}, "--kvmcheck-profile=production")
+    options = ("--kvmcheck-profile=production",)
+
+    def state() -> str:
+        return "\n".join(f"{machine.name}: {machine.state()}" for machine in pair)
+
+    run = judge.kvmcheck(place / "run", config, {"hosts": hosts}, *options, state=state)
     return {check: judge.describe(result) for (check, subject), result in run.results.items() if subject == "cluster:lab"}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab import judge, propose
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import Machine, SilentError
 
 CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 GOOD = judge.healthy("guest-linux")
@@ -24,9 +24,12 @@ def with_guest(lab: Lab, clone: Callable[..., Machine]) -> Machine:
 
 
 def of_guest(machine: Machine, name: str) -> judge.Results:
-    """Judge *name* as a guest."""
-    inventory = judge.inventory_of_guest(name)
-    return judge.kvmcheck(machine.place / "run", machine.ssh_config, inventory, "--kvmcheck-profile=guest-linux").results
+    """Judge *name* as a guest, of which it is known that it lives."""
+    inventory, options = judge.inventory_of_guest(name), ("--kvmcheck-profile=guest-linux",)
+    found = judge.kvmcheck(machine.place / "run", machine.ssh_config, inventory, *options, state=machine.state).results
+    if {result["cause"] for result in found.values()} == {"unreachable"}:
+        raise SilentError(f"{name} cannot be reached any more\n{machine.state()}")
+    return found
 
 
 def test_healthy(with_guest: Machine) -> None:
