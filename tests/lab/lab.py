@@ -19,8 +19,8 @@ from tests.lab.machine import CPU, Machine, Template, UnreachableError, stop_all
 #: What is to be done on kvm01 after a thaw.
 WAKE = Path(__file__).with_name("wake.sh").read_text()
 
-#: libvirt asks each QEMU once what it can do, for seconds under emulation; what was asked is frozen with the host.
-ASK_QEMU = "virsh -q capabilities >/dev/null"
+#: What a host has done some time after it came up again: its services run, and libvirt has asked QEMU what it can do.
+SETTLE = "systemctl is-system-running --wait >/dev/null || true; virsh -q capabilities >/dev/null"
 
 #: Who asked for the evidence that is kept: an account of kvm01, or a guest of it.
 ASKED = ("root", "checker", "guest01")
@@ -35,8 +35,8 @@ class Lab:
 
     def template(self, cpu: str = CPU) -> Template:
         """Return the frozen kvm01 with its guests. With another *cpu*, it was shut down and came up again on that one."""
-        healthy = template(self.image, f"sh /root/lab/setup.sh\n{ASK_QEMU}")
-        return healthy if cpu == CPU else template(self.image, ASK_QEMU, cpu=cpu, disk=healthy.place / "disk.qcow2")
+        healthy = template(self.image, "sh /root/lab/setup.sh")
+        return healthy if cpu == CPU else template(self.image, SETTLE, cpu=cpu, disk=healthy.place / "disk.qcow2")
 
     def with_guest(self) -> Template:
         """Return the frozen kvm01 with guest01 alone, which can be reached by ssh."""

@@ -10,6 +10,8 @@ without=
 for path in /usr/share/doc /usr/share/man /usr/share/locale /usr/share/info; do
     without="$without --dpkgopt=path-exclude=$path/*"
 done
+# libvirt asks each QEMU that is there what it can do: again after each restart, and for seconds under emulation. One is enough.
+without="$without --dpkgopt=path-exclude=/usr/bin/qemu-system-i386 --dpkgopt=path-exclude=/usr/libexec/qemu-system-i386"
 for part in kernel/sound kernel/drivers/gpu kernel/drivers/media kernel/drivers/staging kernel/drivers/infiniband \
     kernel/drivers/iio kernel/drivers/isdn kernel/drivers/net/wireless; do
     without="$without --dpkgopt=path-exclude=/lib/modules/*/$part/*"
