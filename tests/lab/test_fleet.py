@@ -57,3 +57,4 @@ def test_fleet(ships: Fleet, tmp_path: Path) -> None:
     after = {name: float(seconds) for name, seconds in re.findall(r"^gathering  (\w+) ([\d.]+) s", run.output, re.MULTILINE)}
     assert float(took[1]) > SLOW_S
     assert max(after[name] for name in dead) < float(took[1]), after
+    assert run.seconds < float(took[1]) * 1.5 + 10
