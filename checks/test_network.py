@@ -13,6 +13,7 @@ from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.cmdline import values
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domain_nic import Nic
+from pytest_kvmcheck.facts.exitcode import TIMED_OUT
 from pytest_kvmcheck.facts.iplink import Link
 from pytest_kvmcheck.facts.iproute import Interface
 from pytest_kvmcheck.facts.listeners import Listener, parse_listeners
@@ -62,8 +63,8 @@ from pytest_kvmcheck.views.time import virtualization
 #: Interfaces whose packets the kernel's vhost-net can carry.
 VHOST_TYPES = ("network", "bridge", "direct", "ethernet")
 
-#: The exit code of getent for a name that does not exist, and of timeout.
-NO_SUCH_NAME, TIMED_OUT = 2, 124
+#: The exit code of getent for a name that does not exist.
+NO_SUCH_NAME = 2
 
 
 def _carried(nic: Nic) -> bool:

@@ -16,21 +16,15 @@ from __future__ import annotations
 import re
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.exitcode import ended_well
 from pytest_kvmcheck.facts.honest import empty_is_an_answer
-
-
-def _ended_well(text: str, tool: str) -> list[str]:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or lines[-1] != "rc=0":
-        raise ParseError(f"{tool} failed: {' '.join(lines)[:60]!r}")
-    return lines[:-1]
 
 
 @empty_is_an_answer("libvirt has no rule")
 def parse_iptables(text: str) -> tuple[str, ...]:
     """Return the rules within chains of libvirt. Raises :class:`ParseError`."""
     rules = []
-    for line in _ended_well(text, "iptables-save"):
+    for line in ended_well(text, "iptables-save"):
         if line.startswith("-A LIBVIRT_"):
             rules.append(line)
         elif not re.match(r":LIBVIRT_\w+ ", line):
@@ -42,7 +36,7 @@ def parse_iptables(text: str) -> tuple[str, ...]:
 def parse_nft_tables(text: str) -> tuple[str, ...]:
     """Return families and names of all tables. Raises :class:`ParseError`."""
     found = []
-    for line in _ended_well(text, "nft"):
+    for line in ended_well(text, "nft"):
         match = re.fullmatch(r"table (\w+ [\w.-]+)", line)
         if not match:
             raise ParseError(f"not a table of nft: {line[:60]!r}")

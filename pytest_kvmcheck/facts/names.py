@@ -20,6 +20,7 @@ import json
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts import exitcode
 from pytest_kvmcheck.facts.honest import empty_is_an_answer, takes_any_line
 
 
@@ -41,16 +42,13 @@ def _address(text: str) -> str:
 
 def parse_getent(text: str) -> Lookup:
     """Return the answer of ``getent ahosts`` or ``getent hosts``. Raises :class:`ParseError` when it is cut or garbled."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    code = lines[-1].removeprefix("rc=") if lines and lines[-1].startswith("rc=") else ""
-    if not (code.isascii() and code.isdigit()):
-        raise ParseError(f"an answer of getent without its end: {text.strip()[:60]!r}")
+    lines, code = exitcode.answer(text, "getent")
     addresses, names = [], []
-    for line in lines[:-1]:
+    for line in lines:
         address, *words = line.split()
         addresses.append(_address(address))
         names += [word for word in words if word not in ("STREAM", "DGRAM", "RAW")]
-    return Lookup(int(code), tuple(dict.fromkeys(addresses)), tuple(dict.fromkeys(names)))
+    return Lookup(code, tuple(dict.fromkeys(addresses)), tuple(dict.fromkeys(names)))
 
 
 @empty_is_an_answer("the file names nobody")

@@ -32,20 +32,12 @@ from __future__ import annotations
 import re
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.exitcode import ended_well
 from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
 _NO_REPOSITORY = re.compile(
     r"No repositor(?:y|ies) (?:defined|available).*|Warning: No repositories.*|There are no enabled.*", re.I
 )
-
-
-def _answer(text: str, tool: str) -> list[str]:
-    """Return the lines of an answer that ended well; what went wrong is told last, by apt-get after ``E:``."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or lines[-1] != "rc=0":
-        told = [line for line in lines if line.startswith("E:")] or lines[-2:]
-        raise ParseError(f"{tool} failed: {' '.join(told)[:120]!r}")
-    return lines[:-1]
 
 
 @empty_is_an_answer("no source is enabled")
@@ -103,7 +95,7 @@ def parse_apt_lists(text: str) -> tuple[str, ...]:
 def parse_apt_pending(text: str) -> tuple[str, ...]:
     """Return the packages for which a security update waits. Raises :class:`ParseError`."""
     found = []
-    for line in _answer(text, "apt-get"):
+    for line in ended_well(text, "apt-get"):
         match = re.match(r"Inst (\S+) (?:\[[^\]]*\] )?\(\S+ ([^\[)]*)", line)
         if not match:
             raise ParseError(f"not a package to install: {line[:60]!r}")
@@ -115,7 +107,7 @@ def parse_apt_pending(text: str) -> tuple[str, ...]:
 @empty_is_an_answer("no repository is enabled")
 def parse_dnf_repos(text: str) -> tuple[str, ...]:
     """Return the ids of the enabled repositories. Raises :class:`ParseError`."""
-    lines = _answer(text, "dnf")
+    lines = ended_well(text, "dnf")
     if not lines or all(_NO_REPOSITORY.fullmatch(line) for line in lines):
         return ()
     head = next((number for number, line in enumerate(lines) if re.match(r"repo id\s+(?:repo name|status)", line)), None)
@@ -128,7 +120,7 @@ def parse_dnf_repos(text: str) -> tuple[str, ...]:
 def parse_dnf_pending(text: str) -> tuple[str, ...]:
     """Return the packages for which a security advisory waits. Raises :class:`ParseError`."""
     found = []
-    for line in _answer(text, "dnf"):
+    for line in ended_well(text, "dnf"):
         if re.match(r"Name\s+Type\s+Severity\s+Package\b", line):
             continue
         match = re.fullmatch(r"\S+ +(?:\S+/Sec\.|security(?: +\S+)?) +(\S+-[^-\s]+-[^-\s]+)(?: +\d{4}-\d\d-\d\d.*)?", line)
@@ -214,7 +206,7 @@ def parse_zypper_held(text: str) -> tuple[str, ...]:
 
 def _table(text: str) -> list[dict[str, str]]:
     """Return the rows of a table of zypper."""
-    lines = _answer(text, "zypper")
+    lines = ended_well(text, "zypper")
     rows = [[cell.strip() for cell in line.split("|")] for line in lines if not re.fullmatch(r"[-+]+", line)]
     if len(lines) < 2 or len(rows) == len(lines):
         raise ParseError(f"not a table of zypper: {' '.join(lines)[:60]!r}")
@@ -228,7 +220,7 @@ def _table(text: str) -> list[dict[str, str]]:
 @empty_is_an_answer("no repository is enabled")
 def parse_zypper_repos(text: str) -> tuple[str, ...]:
     """Return the aliases of the enabled repositories. Raises :class:`ParseError`."""
-    lines = _answer(text, "zypper")
+    lines = ended_well(text, "zypper")
     if any(re.match(r"No repositories defined|No repositories found", line) for line in lines):
         return ()
     try:
@@ -240,7 +232,7 @@ def parse_zypper_repos(text: str) -> tuple[str, ...]:
 @empty_is_an_answer("nothing waits")
 def parse_zypper_pending(text: str) -> tuple[str, ...]:
     """Return the summaries of the security patches that wait. Raises :class:`ParseError`."""
-    lines = _answer(text, "zypper")
+    lines = ended_well(text, "zypper")
     if not lines or any(re.match(r"No updates found|No patches found", line) for line in lines):
         return ()
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts import updates
+from pytest_kvmcheck.facts.exitcode import TIMED_OUT
 from pytest_kvmcheck.facts.hostvalidate import Verdict, parse_validation
 from pytest_kvmcheck.facts.kernels import Release, Running, parse_images, parse_running
 from pytest_kvmcheck.facts.libvirtconf import Value, parse_conf
@@ -329,7 +330,7 @@ def _said(host: Host, probe: str, parse: Callable[[str], tuple[str, ...]]) -> tu
     text = host.evidence.text(probe)
     if "Permission denied" in text:
         raise EvidenceMissing(Cause.NOT_PERMITTED, f"{probe}: needs root", probe)
-    if text.split()[-1:] == ["rc=124"]:  # timeout(1)
+    if text.split()[-1:] == [f"rc={TIMED_OUT}"]:
         raise EvidenceMissing(Cause.TIMEOUT, f"{probe}: the command was ended before it had told all", probe)
     return parsing(probe, parse, text)
 
