@@ -16,11 +16,13 @@ from __future__ import annotations
 import re
 
 from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import takes_any_line
 
 #: What timeout(1) ends with when it had to end the command.
 TIMED_OUT = 124
 
 
+@takes_any_line("it only divides: who asked knows what the lines may be")
 def answer(text: str, tool: str) -> tuple[list[str], int]:
     """Return the lines that say something, stripped, and the exit code. Raises :class:`ParseError` when the answer has no end."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -29,6 +31,7 @@ def answer(text: str, tool: str) -> tuple[list[str], int]:
     return lines[:-1], int(lines[-1][3:])
 
 
+@takes_any_line("it only divides: who asked knows what the lines may be")
 def ended_well(text: str, tool: str) -> list[str]:
     """Return the lines of an answer that ended with 0. Raises :class:`ParseError` with the error: told last, or marked ``E:``."""
     lines, code = answer(text, tool)
