@@ -47,7 +47,8 @@ def in_profiles(check: Check, profiles: Iterable[Profile]) -> list[tuple[str, st
 
 @functools.cache
 def _tried() -> dict[str, dict[str, Any]]:
-    return yaml.safe_load(Path(__file__).parents[1].joinpath("tried.yaml").read_text("utf-8"))  # type: ignore[no-any-return]
+    tried: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).parents[1].joinpath("tried.yaml").read_text("utf-8"))
+    return tried
 
 
 def tried(check: Check) -> str:
