@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import fleet, image, judge
+from tests.lab import emulator, fleet, image, judge
 from tests.lab.lab import Lab, opened
 from tests.lab.leftovers import workshop
 from tests.lab.machine import Machine, SilentError, Template, stop_all
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tell how long the scenarios took, and which machines fell silent."""
+    """Tell which machines fell silent, how long the scenarios took, and what emulated them."""
     for report in terminalreporter.stats.get("rerun", []):
         terminalreporter.section(f"done once more: {report.nodeid}")
         for line in report.longreprtext.splitlines():
@@ -52,6 +52,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("scenarios")
         for name, took in times.items():
             terminalreporter.line(f"{took}  {name}")
+        used = emulator.chosen()
+        terminalreporter.line(" ".join(filter(None, (used.version, used.note))))
 
 
 def unable(reason: str) -> None:

@@ -25,6 +25,16 @@ TOOLS = {
     "setpriv": "util-linux",
 }
 
+#: Suites of Debian 12, and where they are when the machine has no mirror of its own.
+_ARCHIVES = {
+    "bookworm": "http://deb.debian.org/debian/",
+    "bookworm-updates": "http://deb.debian.org/debian/",
+    "bookworm-security": "http://deb.debian.org/debian-security/",
+}
+
+#: What lies in the cache besides the images (emulator.py).
+EMULATOR = "emulator"
+
 _NEEDED_MEMORY_BYTES = 3 * 2**30
 _NEEDED_DISK_BYTES = 6 * 2**30
 
@@ -81,7 +91,7 @@ def image() -> Image:
     made(place, _build)
     remove_unused((path for path in place.parent.iterdir() if path.is_dir()), idle_s=7 * 86400)
     for other in cache().iterdir():
-        if other.name != name and other.is_dir():
+        if other.name not in (name, EMULATOR) and other.is_dir():
             remove_unused(path for path in other.iterdir() if path.is_dir())
             if not any(path.is_dir() for path in other.iterdir()):
                 shutil.rmtree(other, ignore_errors=True)
@@ -100,7 +110,12 @@ def _build(place: Path) -> None:
 
 
 def _sources() -> list[str]:
-    """Return the apt sources of Debian 12: by the machine's own mirrors where it has them."""
+    """Return the apt sources of Debian 12."""
+    return [f"deb {mirror(suite)} {suite} main" for suite in _ARCHIVES]
+
+
+def mirror(suite: str) -> str:
+    """Return where *suite* of Debian 12 is: the machine's own mirror where it has one."""
     found = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages"],
         capture_output=True,
@@ -112,9 +127,4 @@ def _sources() -> list[str]:
         for uri, codename, component in (line.split() for line in found.stdout.splitlines() if line.count(" ") == 2)
         if component == "main"
     }
-    defaults = {
-        "bookworm": "http://deb.debian.org/debian/",
-        "bookworm-updates": "http://deb.debian.org/debian/",
-        "bookworm-security": "http://deb.debian.org/debian-security/",
-    }
-    return [f"deb {mirrors.get(suite, uri)} {suite} main" for suite, uri in defaults.items()]
+    return mirrors.get(suite, _ARCHIVES[suite])

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import tsc
+from tests.lab import emulator, tsc
 from tests.lab.files import PID_FILE, digest, made
 from tests.lab.image import Image
 from tests.lab.qmp import Qmp, QmpError
@@ -42,7 +42,7 @@ class UnreachableError(RuntimeError):
 
 
 class SilentError(UnreachableError):
-    """A machine that nobody had broken fell silent: the emulation sometimes loses a virtual processor. Another copy may do."""
+    """A machine that nobody had broken fell silent or was hurt: emulation sometimes loses a processor. Another copy may do."""
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class Machine:
             subprocess.run(overlay, check=True)
         with (self.place / "qemu.log").open("wb") as log:
             # QEMU dies with us even when we are killed.
-            command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *self._arguments(incoming)]
+            command = ["setpriv", "--pdeathsig", "KILL", *emulator.chosen().words, *self._arguments(incoming)]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         _running.add(self)
         end = time.monotonic() + 60
@@ -233,10 +233,10 @@ def template(image: Image, setup: str, *, cpu: str = CPU, disk: Path | None = No
 
     It boots from a copy of *disk*, by default the image's.
     """
-    version = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True).stdout
     # A frozen machine goes on counting by the frequency of the processor on which it was booted.
     machine_source = Path(__file__).read_bytes() + f"{tsc.khz() / 1e5:.0f}".encode()
-    place = image.place.with_name(f"template-{digest(version, machine_source, setup.encode(), cpu.encode(), str(disk).encode())}")
+    others = (emulator.chosen().version, setup, cpu, str(disk))
+    place = image.place.with_name(f"template-{digest(machine_source, *(text.encode() for text in others))}")
 
     def make(partial: Path) -> None:
         machine = Machine(image, partial, cpu)
