@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def _emulator(*words: str) -> Emulator:
 def _fetch(place: Path) -> None:
     """Fetch QEMU of the backports into *place*, with apt's files kept there. Raises RuntimeError when that fails."""
     suite = "bookworm-backports"
-    (place / "sources.list").write_text(f"deb {image.mirror('bookworm')} {suite} main\n")
+    (place / "sources.list").write_text(f"deb [signed-by={image.KEYRING}] {image.mirror('bookworm')} {suite} main\n")
     options = {
         "Dir::Etc::sourcelist": place / "sources.list",
         "Dir::Etc::sourceparts": place / "none",
@@ -74,3 +75,5 @@ def _fetch(place: Path) -> None:
         if done.returncode:
             asked = " ".join(word for word in words if not word.startswith("-"))
             raise RuntimeError(f"{asked}: {(done.stderr or done.stdout).strip()[-500:]}")
+    for folder in ("lists", "cache"):
+        shutil.rmtree(place / folder)

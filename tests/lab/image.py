@@ -35,6 +35,9 @@ _ARCHIVES = {
 #: What lies in the cache besides the images (emulator.py).
 EMULATOR = "emulator"
 
+#: Debian's own keys.
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
 _NEEDED_MEMORY_BYTES = 3 * 2**30
 _NEEDED_DISK_BYTES = 6 * 2**30
 
@@ -48,7 +51,7 @@ def why_not() -> str | None:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     if missing := sorted({package for tool, package in TOOLS.items() if not shutil.which(tool, path=path)}):
         return f"not installed: apt-get install {' '.join(missing)}"
-    if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
+    if not KEYRING.exists():
         return "not installed: apt-get install debian-archive-keyring"
     available = next(
         int(line.split()[1]) * 1024 for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line

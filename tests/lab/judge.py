@@ -83,10 +83,13 @@ def _kvmcheck(
         options = ("--kvmcheck-inventory=inventory.yaml", *options)
     command = [
         *(sys.executable, "-m", "pytest", "--kvmcheck", "-p", "no:cacheprovider", f"--ssh-config={ssh_config}"),
+        *("-p", "no:hypothesispytest"),  # users have none, and it takes a second to load
         *("-o", f"kvmcheck_host_timeout={timeout_s * 0.8:.0f}"),
         *("--kvmcheck-json=out.json", *options),
     ]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("KVMCHECK", "PYTEST"))}
+    # Without its bytecode, each run would compile the plugin and all checks anew.
+    others = ("KVMCHECK", "PYTEST", "PYTHONDONTWRITEBYTECODE")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(others)}
     environment |= {"XDG_STATE_HOME": str(place / "state")}
     other = threading.Thread(target=meanwhile) if meanwhile else None
     begin = time.monotonic()
