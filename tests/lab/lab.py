@@ -14,7 +14,7 @@ from tests.lab import image, judge, timeserver
 from tests.lab.files import digest, forget, made
 from tests.lab.image import Image
 from tests.lab.leftovers import workshop
-from tests.lab.machine import CPU, Machine, SilentError, Template, stop_all, template
+from tests.lab.machine import CPU, Machine, Template, UnreachableError, stop_all, template
 
 #: What is to be done on kvm01 after a thaw.
 WAKE = Path(__file__).with_name("wake.sh").read_text()
@@ -66,7 +66,7 @@ class Lab:
             right = stratum != "0" and abs(float(offset_s)) < 0.005 and abs(float(now) - time.time()) < 2
             good = good + 1 if right else 0
             if time.monotonic() > end:
-                raise SilentError(f"the clock of guest01 does not become right: it is {now}, and chrony says {tracking}")
+                raise UnreachableError(f"the clock of guest01 does not become right: it is {now}, and chrony says {tracking}")
             machine.run(f"sleep 0.5{'' if right else '; chronyc makestep >&2 || true'}", host="guest01")
 
     def good(self, profile: str) -> dict[tuple[str, str], str]:
