@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -42,11 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tell which machines fell silent, how long the scenarios took, and what emulated them."""
-    for report in terminalreporter.stats.get("rerun", []):
-        terminalreporter.section(f"done once more: {report.nodeid}")
-        for line in report.longreprtext.splitlines():
-            if line.startswith("E "):
+    """Tell which machines fell silent, what could not be prepared, how long the scenarios took, and what emulated them."""
+    stage = config.stash.get(STAGE, None)
+    again = terminalreporter.stats.get("rerun", [])
+    troubles = [(f"done once more: {report.nodeid}", "\n".join(re.findall("(?m)^E .*", report.longreprtext))) for report in again]
+    troubles += [("left to the test that needs it", text) for text in (stage.troubles() if stage else ())]
+    for title, text in troubles:
+        terminalreporter.section(title)
+        for line in text.splitlines():
+            if "TCG doesn't support requested feature" not in line:
                 terminalreporter.line(line)
     if times := config.stash.get(TIMES, None):
         terminalreporter.section("scenarios")
@@ -178,6 +184,11 @@ class Stage:
     def finish(self) -> None:
         """Wait until nothing is being performed or made any more: others need the processors."""
         wait([*self._coming.values(), *self._chores])
+
+    def troubles(self) -> list[str]:
+        """Return why chores failed. The test that needs what they should have made makes it itself."""
+        failed = (chore.exception() for chore in self._chores if chore.done() and not chore.cancelled())
+        return ["".join(traceback.format_exception_only(exc)) for exc in failed if exc]
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
