@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.lab import emulator, image
+from tests.lab.conftest import unable
 
 
 def test_no_newer_one_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own is taken, the reason is told, and nothing that looks like a fetched one stays behind."""
+    if reason := image.why_not():
+        unable(reason)
     monkeypatch.setattr(emulator, "SOUND", (999, 0))
     monkeypatch.setattr(image, "cache", lambda: tmp_path)
     monkeypatch.setattr(image, "mirror", lambda suite: "http://127.0.0.1:9/debian")
