@@ -21,7 +21,7 @@ def _module() -> Any:
         import libvirt
     except ImportError:
         raise KvmcheckError(
-            "libvirt+URI needs libvirt-python: pip install 'pytest-kvmcheck[libvirt]' (and libvirt-dev with a compiler)"
+            "libvirt+URI needs libvirt-python: pip install 'pytest-kvmcheck[libvirt]' (on Debian it needs gcc, pkg-config, libvirt-dev and python3-dev)"
         ) from None
     return libvirt
 
