@@ -21,7 +21,8 @@ def _module() -> Any:
         import libvirt
     except ImportError:
         raise KvmcheckError(
-            "libvirt+URI needs libvirt-python: pip install 'pytest-kvmcheck[libvirt]' (on Debian it needs gcc, pkg-config, libvirt-dev and python3-dev)"
+            "libvirt+URI needs libvirt-python: pip install 'pytest-kvmcheck[libvirt]'"
+            " (it is compiled; on Debian: apt-get install gcc pkg-config libvirt-dev python3-dev)"
         ) from None
     return libvirt
 
