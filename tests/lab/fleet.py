@@ -27,14 +27,20 @@ def why_not() -> str | None:
     if missing := [tool for tool in ("ip", "ssh-keygen", "sshd", "unshare") if not shutil.which(tool, path=path)]:
         return f"not installed: {', '.join(missing)}"
     name = f"kvmlab-{os.getpid()}-try"
-    if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
-        return "this kernel lets us make no network namespace"
-    subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    try:
+        _ip(f"netns add {name}")
+        _ip(f"-n {name} link set lo up")
+    except RuntimeError as exc:
+        return f"no network namespace can be used here: {exc}"
+    finally:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
     return None
 
 
 def _ip(line: str) -> None:
-    subprocess.run(["ip", *line.split()], check=True, capture_output=True)
+    done = subprocess.run(["ip", *line.split()], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"ip {line}: {done.stderr.strip()}")
 
 
 class Fleet:
@@ -146,8 +152,8 @@ class Fleet:
         for process in self._processes:
             process.wait(10)
         for namespace in self._namespaces:
-            with contextlib.suppress(subprocess.CalledProcessError):
+            with contextlib.suppress(RuntimeError):
                 _ip(f"netns del {namespace}")
-        with contextlib.suppress(subprocess.CalledProcessError):
+        with contextlib.suppress(RuntimeError):
             _ip(f"link del {self._bridge}")
         shutil.rmtree(self.place, ignore_errors=True)
