@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -172,12 +173,15 @@ def _expanded(specs: Sequence[str], connection: Connection) -> list[str]:
         if not spec.startswith("ansible://"):
             result.append(spec)
             continue
+        if not shutil.which("ansible-inventory"):
+            raise KvmcheckError(f"--hosts: {spec}: no ansible-inventory is in PATH: pip install ansible-core")
         from testinfra.backend.ansible import AnsibleBackend
 
         try:
             names = AnsibleBackend.get_hosts(spec.removeprefix("ansible://"), ansible_inventory=connection.ansible_inventory)
         except Exception as exc:  # noqa: BLE001 - whatever ansible's inventory raises is a mistake in it
-            raise KvmcheckError(f"--hosts: {spec}: {str(exc).splitlines()[0][:200]}") from None
+            said = (str(exc).strip() or type(exc).__name__).splitlines()[0][:200]
+            raise KvmcheckError(f"--hosts: {spec}: {said}") from None
         if not names:
             raise KvmcheckError(f"--hosts: {spec}: the ansible inventory names no such host")
         result += [f"ansible://{name}" for name in names]

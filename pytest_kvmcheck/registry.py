@@ -116,7 +116,7 @@ REGISTRY: dict[str, Check] = {}
 
 
 def check(
-    id: str,  # noqa: A002 - the field's own word
+    id: str,
     *,
     title: str,
     severity: Severity,
@@ -181,7 +181,7 @@ def check(
     return register
 
 
-def read_sections(id: str, doc: str) -> dict[str, str]:  # noqa: A002
+def read_sections(id: str, doc: str) -> dict[str, str]:
     """Return the sections of a check's docstring by heading. Raises :class:`KvmcheckError` when one is missing."""
     sections: dict[str, list[str]] = {"": []}
     current = ""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvmcheck import catalog, inventory, profiles, waivers
+from pytest_kvmcheck import catalog, inventory, plan, profiles, waivers
 from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.gather.transport import Connection
 
 CHECKS = catalog.load()
 
@@ -158,3 +159,21 @@ def test_a_waiver_ends_with_its_day_in_utc(tmp_path: Path) -> None:
     assert day.expired(dt.datetime(2027, 1, 1, tzinfo=dt.UTC))
     assert moment.expired(dt.datetime(2026, 12, 31, 10, 0, tzinfo=dt.UTC))
     assert day.until == "2026-12-31"
+
+
+def test_ansible_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KvmcheckError, match=r"^--hosts: ansible://kvm: no ansible-inventory is in PATH: pip install ansible-core$"):
+        plan._expanded(["ansible://kvm"], Connection())
+
+
+def test_an_ansible_inventory_that_fails_without_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ansible-inventory").touch(0o755)
+
+    def get_hosts(*_: object, **__: object) -> list[str]:
+        raise AssertionError
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("testinfra.backend.ansible.AnsibleBackend.get_hosts", get_hosts)
+    with pytest.raises(KvmcheckError, match=r"^--hosts: ansible://kvm: AssertionError$"):
+        plan._expanded(["ansible://kvm"], Connection())

@@ -64,18 +64,18 @@ class Probe:
 EVERYWHERE = frozenset({"host", "guest"})
 
 
-def file(id: str, path: str, purpose: str, **options: Any) -> Probe:  # noqa: A002 - the field's own name
+def file(id: str, path: str, purpose: str, **options: Any) -> Probe:
     """One file, read as it is."""
     return Probe(id, purpose, f"g {shlex.quote(path)}", paths=(path,), one_file=True, **_rooted((path,), options))
 
 
-def files(id: str, paths: str, purpose: str, **options: Any) -> Probe:  # noqa: A002
+def files(id: str, paths: str, purpose: str, **options: Any) -> Probe:
     """Several files or globs (parted by blanks), read as ``path:line``."""
     split = tuple(paths.split())
     return Probe(id, purpose, f"g {' '.join(split)}", paths=split, **_rooted(split, options))
 
 
-def command(id: str, argv: str, purpose: str, **options: Any) -> Probe:  # noqa: A002
+def command(id: str, argv: str, purpose: str, **options: Any) -> Probe:
     """One command."""
     root = options.get("root", Root.NO)
     if root is not Root.NO:
@@ -84,7 +84,7 @@ def command(id: str, argv: str, purpose: str, **options: Any) -> Probe:  # noqa:
     return Probe(id, purpose, prefix + argv, **options)
 
 
-def shell(id: str, script: str, purpose: str, **options: Any) -> Probe:  # noqa: A002
+def shell(id: str, script: str, purpose: str, **options: Any) -> Probe:
     """A few lines of POSIX sh, for what no single command can say."""
     return Probe(id, purpose, script.strip(), **options)
 
