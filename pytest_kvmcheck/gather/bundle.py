@@ -18,6 +18,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,13 +116,33 @@ def _write_host(directory: Path, evidence: Evidence) -> None:
     _write(directory / "records.json", _json(body))
 
 
+def _unpack(path: Path, place: Path) -> None:
+    """Unpack the archive at *path* into the empty directory *place*: plain files within it, and nothing else.
+
+    Done here because ``extractall(filter="data")`` came with Python 3.11.4, and Debian 12 has 3.11.2.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                content = archive.extractfile(member) if member.isreg() else None
+                if content is None or member.name.startswith("/") or ".." in member.name.split("/"):
+                    raise KvmcheckError(f"{path} holds {member.name!r}, which is no file of an evidence bundle")
+                file = place / member.name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with content, file.open("wb") as copy:
+                    shutil.copyfileobj(content, copy)
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as exc:
+        raise KvmcheckError(f"{path} cannot be unpacked: {exc}") from None
+
+
 def open_directory(path: Path) -> Path:
     """Return the directory of the bundle at *path*, unpacking a .tar.gz of it into a temporary one."""
     if path.is_file() and tarfile.is_tarfile(path):
         place = Path(tempfile.mkdtemp(prefix="kvmcheck-bundle-"))
         atexit.register(shutil.rmtree, place, ignore_errors=True)
-        with tarfile.open(path) as archive:
-            archive.extractall(place, filter="data")
+        _unpack(path, place)
         path = place
     if not (path / "manifest.json").is_file():
         inner = [child for child in path.iterdir() if (child / "manifest.json").is_file()] if path.is_dir() else []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,36 @@ def test_an_archive_of_it(sealed: Path, tmp_path: Path) -> None:
     subprocess.run(["tar", "-czf", tmp_path / "e.tgz", "-C", tmp_path, "e"], check=True)
     manifest, _ = bundle.read(tmp_path / "e.tgz")
     assert len(manifest.targets) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/tmp/kvmcheck-escaped", "../escaped", "hosts/../../escaped"],
+)
+def test_an_archive_that_leads_out_of_itself(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / "e.tgz", "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"evil"))
+    with pytest.raises(KvmcheckError, match=re.escape(f"holds '{name}', which is no file of an evidence bundle")):
+        bundle.read(tmp_path / "e.tgz")
+
+
+def test_an_archive_with_a_link(sealed: Path, tmp_path: Path) -> None:
+    (sealed / "manifest.json").unlink()
+    (sealed / "manifest.json").symlink_to("/etc/passwd")
+    subprocess.run(["tar", "-czf", tmp_path / "e.tgz", "-C", tmp_path, "e"], check=True)
+    with pytest.raises(KvmcheckError, match=r"holds 'e/manifest\.json', which is no file"):
+        bundle.read(tmp_path / "e.tgz")
+
+
+def test_an_archive_that_was_cut_short(sealed: Path, tmp_path: Path) -> None:
+    subprocess.run(["tar", "-czf", tmp_path / "e.tgz", "-C", tmp_path, "e"], check=True)
+    whole = (tmp_path / "e.tgz").read_bytes()
+    for share in (0.5, 0.9):
+        (tmp_path / "e.tgz").write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(KvmcheckError, match=r"e\.tgz cannot be unpacked: "):
+            bundle.read(tmp_path / "e.tgz")
 
 
 def test_not_a_bundle(tmp_path: Path) -> None:
