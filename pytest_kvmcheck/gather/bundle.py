@@ -18,7 +18,6 @@ import re
 import shutil
 import tarfile
 import tempfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, KvmcheckError
 from pytest_kvmcheck.evidence import Evidence, Record
+from pytest_kvmcheck.gather.archive import DAMAGED, check_end
 from pytest_kvmcheck.targets import Target, safe_id
 
 SCHEMA = 1
@@ -133,7 +133,8 @@ def _unpack(path: Path, place: Path) -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with content, file.open("wb") as copy:
                     shutil.copyfileobj(content, copy)
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as exc:
+            check_end(archive)
+    except (*DAMAGED, ValueError) as exc:
         raise KvmcheckError(f"{path} cannot be unpacked: {exc}") from None
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
 from enum import StrEnum
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence, Record
 from pytest_kvmcheck.gather import reply as replies
 from pytest_kvmcheck.gather import soslibvirt
+from pytest_kvmcheck.gather.archive import DAMAGED
 from pytest_kvmcheck.gather.sostext import FORMS, SYSCTL
 from pytest_kvmcheck.gather.sostree import MAX_LISTING, Tree, glob_regex
 from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
@@ -76,7 +76,7 @@ def from_sosreport(target: Target) -> Evidence:
         tree = Tree(target.path)
     except EvidenceMissing as missing:
         return Evidence(target.name, failure=missing)
-    except (OSError, tarfile.TarError, EOFError) as exc:
+    except DAMAGED as exc:
         detail = f"{target.path} cannot be read as a sosreport: neither a directory nor a sound tar archive ({_first_line(exc)})"
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
     if not any(name.startswith(("sos_commands/", "proc/", "etc/")) for name in tree.names):

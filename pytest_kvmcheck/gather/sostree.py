@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.gather import reply as replies
+from pytest_kvmcheck.gather.archive import check_end
 from pytest_kvmcheck.gather.sostext import SYSCTL, sysctl_files
 from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
 
@@ -60,6 +61,7 @@ class Tree:
                 elif member.isfile() and (file := archive.extractfile(member)):
                     self._bodies[name] = file.read(MAX_REPLY_BYTES - total + 1)
                     total += len(self._bodies[name])
+            check_end(archive)
         for name in links:
             if (body := self._bodies.get(_resolved(name, links))) is not None:
                 self._bodies[name] = body
