@@ -485,7 +485,7 @@ def _in_io_max(host: Host, domain: Domain, disk: Disk) -> bool:
     "KVM-DSK-007",
     title="Discard is passed through on thin storage",
     severity=Severity.LOW,
-    reads=("virsh", "images", "block_devices", "dm_maps", "dm_slaves", "device_places", "scsi_disk"),
+    reads=("domain", "virsh", "images", "block_devices", "dm_maps", "dm_slaves", "device_places", "scsi_disk"),
     applies=all_of(is_a_disk, is_writable),
 )
 def test_discard_on_thin_storage(host: Host, domain: Domain, disk: Disk) -> None:

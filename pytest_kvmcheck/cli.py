@@ -150,7 +150,7 @@ def _merge(options: argparse.Namespace) -> int:
         print(note, file=sys.stderr)
     json_report.write(options.output, merged)
     print(f"{options.output}: {len(merged['results'])} verdicts on {len(merged['hosts'])} hosts")
-    return 0
+    return 0 if merged["complete"] else 1
 
 
 def _schema(options: argparse.Namespace) -> int:
@@ -178,7 +178,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="kvmcheck",
         description="Tells about the checks of pytest-kvmcheck and handles its evidence and reports. The checks themselves are run"
         " by pytest: pytest --kvmcheck --hosts=ssh://kvm01 --kvmcheck-profile production",
-        epilog="Exit codes: 0 fine, 1 evidence was changed (verify), 4 a mistake in what was asked. No command needs a network.",
+        epilog="Exit codes: 0 fine, 1 evidence was changed (verify) or verdicts are missing (merge), 4 a mistake in what was asked."
+        " No command needs a network.",
     )
     parser.add_argument("--version", action="version", version=f"kvmcheck {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -261,7 +262,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("bundle", type=Path, help="directory of --kvmcheck-record, or a .tar.gz of it")
 
     sub = command("merge", _merge, "merge the reports of sharded runs", """\
-        Of a verdict that is in several, the worse is kept, and it is said.
+        Of a verdict that is in several, the worse is kept, and it is said. Hosts of one cluster that were judged in
+        several runs were not compared: judge their bundles together (pytest --kvmcheck --hosts=bundle:A,bundle:B).
+        Exit codes: 0 merged, and every planned verdict is there; 1 merged, and some are missing; 4 not parts of one run.
         examples:
           kvmcheck merge rack1.json rack2.json --output all.json
           kvmcheck merge --junit rack1.xml rack2.xml --output all.xml""")  # fmt: skip

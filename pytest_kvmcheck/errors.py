@@ -21,6 +21,7 @@ class Cause(StrEnum):
     SKIPPED = "not asked"
     TAMPERED = "tampered"
     BLOCKED = "blocked"
+    NOT_JUDGED = "not judged"
 
 
 class KvmcheckError(Exception):

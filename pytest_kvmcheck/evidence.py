@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -124,6 +124,42 @@ def parse_files(probe: str, stdout: str, stderr: str = "", partial: bool = False
     return Files(probe, {path: "".join(lines) for path, lines in contents.items()}, denied, partial)
 
 
+#: A fact that read more records than this hands them on as one set, by reference: two thousand domains, each of which is
+#: compared with all others, are otherwise four million entries.
+BULK = 64
+
+
+class Noted:
+    """Ids of the records of one host that were read: some by one, and whole sets that facts read."""
+
+    __slots__ = ("bulk", "ids")
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.bulk: set[frozenset[str]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self.ids or self.bulk)
+
+    def add(self, read: Noted | str) -> None:
+        """Count *read*, the id of a record or what others noted, as read."""
+        if isinstance(read, str):
+            self.ids.add(read)
+        else:
+            self.ids |= read.ids
+            self.bulk |= read.bulk
+
+    def sealed(self) -> Noted:
+        """Return the same, fit to be handed on often: what is large is one set."""
+        whole = Noted()
+        whole.bulk |= self.bulk
+        if len(self.ids) > BULK:
+            whole.bulk.add(frozenset(self.ids))
+        else:
+            whole.ids |= self.ids
+        return whole
+
+
 @dataclass
 class Evidence:
     """All records of one host. Reading one notes its id, so that a verdict can name its evidence.
@@ -138,38 +174,38 @@ class Evidence:
     default: Cause = Cause.NOT_COLLECTED
     partial: bool = False
     sudo: str = "off"
-    _readers: list[set[str]] = field(default_factory=list, repr=False)
+    _readers: list[Noted] = field(default_factory=list, repr=False)
+    _sections: tuple[int, dict[str, dict[str, Record]]] | None = field(default=None, init=False, repr=False)
 
     @contextmanager
-    def noting(self) -> Iterator[set[str]]:
-        """Collect the ids of the records that are read within the block."""
-        seen: set[str] = set()
+    def noting(self) -> Iterator[Noted]:
+        """Collect what is read within the block. Whoever listens outside is told by :meth:`note`, or not at all."""
+        seen = Noted()
         self._readers.append(seen)
         try:
             yield seen
         finally:
             self._readers.pop()
-            self.note(seen)
 
     @contextmanager
     def quietly(self) -> Iterator[None]:
         """Note nothing of what is read within the block: it decides nothing."""
-        self._readers.append(set())
+        self._readers.append(Noted())
         try:
             yield
         finally:
             self._readers.pop()
 
-    def note(self, probes: Iterable[str]) -> None:
-        """Count *probes* as read by whoever is listening."""
+    def note(self, read: Noted | str) -> None:
+        """Count *read* as read by whoever is listening."""
         if self._readers:
-            self._readers[-1].update(probes)
+            self._readers[-1].add(read)
 
     def record(self, probe: str) -> Record:
         """Return the record of *probe*, whatever its state; raises :class:`EvidenceMissing` when there is none."""
         if self.failure:
             raise self.failure
-        self.note((probe,))
+        self.note(probe)
         try:
             return self.records[probe]
         except KeyError:
@@ -207,9 +243,15 @@ class Evidence:
         return parsing(probe, parse, self.text(probe, ok))
 
     def keyed(self, probe: str) -> dict[str, Record]:
-        """Return the records ``probe:key`` as ``{key: record}``, sorted by key."""
-        prefix = probe + KEY_SEPARATOR
-        return {name.removeprefix(prefix): self.records[name] for name in sorted(self.records) if name.startswith(prefix)}
+        """Return the records ``probe:key`` as ``{key: record}``, sorted by key. To look which there are notes none as read."""
+        if self._sections is None or self._sections[0] != len(self.records):
+            found: dict[str, dict[str, Record]] = {}
+            for name in sorted(self.records):
+                head, separator, key = name.partition(KEY_SEPARATOR)
+                if separator:
+                    found.setdefault(head, {})[key] = self.records[name]
+            self._sections = (len(self.records), found)
+        return dict(self._sections[1].get(probe, {}))
 
 
 def parsing(probe: str, parse: Callable[[S], T], given: S) -> T:

@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_kvmcheck.errors import CheckWarning, EvidenceMissing, NotApplicable
+from pytest_kvmcheck.errors import Cause, CheckWarning, EvidenceMissing, NotApplicable
+from pytest_kvmcheck.evidence import Noted
 from pytest_kvmcheck.findings import take_notes
 from pytest_kvmcheck.outcomes import Outcome
 from pytest_kvmcheck.profiles import Level, Profile
+from pytest_kvmcheck.proofs import Proof, of_peers, proofs
 from pytest_kvmcheck.registry import Check
 from pytest_kvmcheck.subjects import Subject
 from pytest_kvmcheck.views.domains import Domain
@@ -26,27 +28,46 @@ MAX_MESSAGE = 2000
 Result = dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A check on a subject under a profile, with the waivers that speak of it, as of the time of the evidence.
+@dataclass(eq=False)
+class Trial:
+    """How the run of a check went: it came to its end, or *raised* what is its verdict; neither while nobody ran it.
 
-    ``seen`` tells which records were read once it was called: ids of probes by name of the host.
+    ``read`` tells which records were read, by name of the host.
     """
+
+    ended: bool = False
+    raised: BaseException | None = None
+    read: dict[str, Noted] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Case:
+    """A check on a subject under a profile, with the waivers that speak of it, as of the time of the evidence."""
 
     check: Check
     subject: Subject
     profile: Profile
     waivers: Sequence[Waiver]
     at: dt.datetime
-    seen: dict[str, set[str]] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
 
     def __call__(self) -> None:
-        """Run the check; what it raises is its verdict, nothing is a pass."""
-        with ExitStack() as stack:
-            for host in self.hosts:
-                self.seen[host.name] = stack.enter_context(host.evidence.noting())
-            self._demand_applicable()
-            self.check.function(**self._arguments())
+        """Run the check; what it raises is its verdict. It is remembered here: a pass is what is known to have ended."""
+        trial = Trial()
+        self.trials[:] = [trial]
+        try:
+            with ExitStack() as stack:
+                for host in self.hosts:
+                    trial.read[host.name] = stack.enter_context(host.evidence.noting())
+                self._demand_applicable()
+                self.check.function(**self._arguments())
+        except BaseException as exc:
+            trial.raised = exc
+            raise
+        trial.ended = True
+
+    def __repr__(self) -> str:
+        return f"<{self.check.id} {self.subject.id}>"
 
     def _arguments(self) -> dict[str, Any]:
         """Return what the check function asks for."""
@@ -74,8 +95,23 @@ class Case:
                 raise NotApplicable(reason)
 
 
-def judge(case: Case, raised: BaseException | None) -> Result:
-    """Return the result of *case*, in which the check ended with *raised*."""
+#: What is said of a check that nobody ran.
+NOT_RUN = "the check did not run to its end: something took its place (a plugin, a debugger, a mark)"
+
+
+def _verdict(trial: Trial, told: BaseException | None) -> BaseException | None:
+    """Return what the check said, whatever pytest was *told*: a check that was not run, or stopped from outside, is unknown."""
+    if trial.raised is not None:
+        return trial.raised
+    if told is not None:
+        return EvidenceMissing(Cause.NOT_JUDGED, f"{NOT_RUN}: {type(told).__name__}: {str(told)[:200]}")
+    return None if trial.ended else EvidenceMissing(Cause.NOT_JUDGED, NOT_RUN)
+
+
+def judge(case: Case, told: BaseException | None) -> Result:
+    """Return the result of *case*, in which pytest was *told* of an exception or of none."""
+    trial = case.trials[-1] if case.trials else Trial()
+    raised = _verdict(trial, told)
     setting = case.profile.setting(case.check.id)
     notes = take_notes()
     message, cause, blocked_by, waiver = "", "", "", None
@@ -93,6 +129,7 @@ def judge(case: Case, raised: BaseException | None) -> Result:
             outcome, message = (Outcome.WARN if warned else Outcome.FAIL), _told(raised)
         case _:
             outcome, message = Outcome.ERROR, f"{type(raised).__name__}: {_told(raised)}"
+    trial.raised = None  # its traceback holds on to all that the check looked at
     expired = ""
     if outcome in (Outcome.FAIL, Outcome.WARN):
         in_force = [waiver for waiver in case.waivers if not waiver.expired(case.at)]
@@ -115,7 +152,7 @@ def judge(case: Case, raised: BaseException | None) -> Result:
         "profile": case.profile.name,
         "waiver": _waiver(waiver) if waiver else None,
         "expired_waiver": expired,
-        "evidence": _evidence(case),
+        "evidence": _evidence(case, trial),
     }
 
 
@@ -154,13 +191,26 @@ def fix(case: Case) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _evidence(case: Case) -> list[dict[str, str]]:
-    return [
-        {"host": host.name, "probe": probe, "sha256": host.evidence.records[probe].sha256}
-        for host in case.hosts
-        for probe in sorted({*case.seen.get(host.name, ()), *(case.subject.probes if host.name == case.subject.host else ())})
-        if probe in host.evidence.records
-    ]
+def _evidence(case: Case, trial: Trial) -> list[Proof]:
+    """Return the proofs of a verdict; a fact that was remembered counts like one that was read for this check.
+
+    Where the check read nothing, the subject itself decided: by what it was found.
+    """
+    own: list[Proof] = []
+    peers: list[list[Proof]] = []
+    for host in case.hosts:
+        read = [trial.read[host.name]] if trial.read.get(host.name) else []
+        if host.name == case.subject.host:
+            own = proofs(host.evidence, read or [case.subject.read], host.summaries)
+        elif read:
+            peers.append(proofs(host.evidence, read, host.summaries))
+    return sorted([*own, *of_peers(peers, _circle(case))], key=lambda proof: (str(proof["host"]), str(proof["probe"])))
+
+
+def _circle(case: Case) -> str:
+    """Return how the hosts around a subject are called together."""
+    host = case.subject.values.get("host")
+    return f"cluster:{host.target.cluster}" if isinstance(host, Host) else case.subject.host
 
 
 def _waiver(waiver: Waiver) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import gc
 import shutil
 import sys
 import tempfile
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +23,38 @@ from pytest_kvmcheck.registry import Check
 from pytest_kvmcheck.reports import json_report, terminal
 from pytest_kvmcheck.results import Case, Result, judge
 from pytest_kvmcheck.subjects import Subject, list_subjects
+from pytest_kvmcheck.tally import Key, Tally, count, keep_worse, planned_of
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _WORKER_BUNDLE = "kvmcheck_bundle"
+_WORKER_DESELECTED = "kvmcheck_deselected"
+
+
+#: Options by which files or tests are left out without being deselected: attributes of pytest's options, and how they are written.
+#: Those of pytest-shard and pytest-split, which tell nobody what they take out, are among them.
+_PARTIAL = {
+    "collectonly": "--collect-only",
+    "setuponly": "--setup-only",
+    "setupplan": "--setup-plan",
+    "lf": "--last-failed",
+    "stepwise": "--stepwise",
+    "num_shards": "--num-shards",
+    "splits": "--splits",
+}
+
+#: Options that choose what is run.
+_CHOOSING = {
+    "keyword": "-k",
+    "markexpr": "-m",
+    "deselect": "--deselect",
+    "ignore": "--ignore",
+    "ignore_glob": "--ignore-glob",
+}
+
+#: How the shipped checks are named to ``pytest --pyargs``.
+_AS_PACKAGE = "pytest_kvmcheck.checks"
 
 
 class Session:
@@ -34,12 +63,24 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.worker = hasattr(config, "workerinput")
-        self.results: list[Result] = []
+        self.results: dict[Key, Result] = {}
+        self.tally: Tally | None = None
+        self.stopped = ""
+        self._deselected: set[Key] = set()
+        #: What the user named, and whether all of it is to be run.
+        self._named: list[tuple[Path, bool]] = []
         self.gathered: list[str] = []
+        self._own_report: pytest.TestReport | None = None
         self._scratch: Path | None = None
         self._thresholds = gc.get_threshold()
         self._subjects: dict[str, list[Subject]] = {}
         wanted = settings.read(config)
+        if not self.worker:
+            json_report.withdraw(wanted.json)
+        if sys.flags.optimize and config.getoption("assertmode", "rewrite") == "plain":
+            raise KvmcheckError(
+                "python -O with --assert=plain: no assertion would be run, and nothing judged; leave one of them out"
+            )
         hosts = getattr(config.option, "hosts", None)
         own_checks = self._own_checks()
         if config.pluginmanager.hasplugin("html"):
@@ -72,14 +113,46 @@ class Session:
         config = self.config
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(shipped("checks"))]
-        named = [Path(config.invocation_params.dir, arg.split("::")[0]).resolve() for arg in config.args]
-        own = [path for path in named if path.exists() and not path.is_relative_to(shipped("checks"))]
+        for arg in config.args:
+            place, _, inside = arg.partition("::")
+            path = shipped("checks") if place == _AS_PACKAGE else Path(config.invocation_params.dir, place).resolve()
+            self._named.append((path, not inside))
+        own = [path for path, _ in self._named if path.exists() and not path.is_relative_to(shipped("checks"))]
         if not own:
             if config.option.tbstyle == "auto":
                 config.option.tbstyle = "no"
             if config.option.reportchars == "fE":
                 config.option.reportchars = ""
         return own
+
+    def _left_out(self, check_id: str) -> bool:
+        """Whether the user left the file of a check out: by naming others, by --ignore, or all of them by --collect-only."""
+        option = self.config.option
+        if self._partial():
+            return True
+        file = Path(self.plan.checks[check_id].origin.rpartition(":")[0]).resolve()
+        if not any(whole and file.is_relative_to(path) for path, whole in self._named):
+            return True
+        here = self.config.invocation_params.dir
+        return any(file.is_relative_to(Path(here, path).resolve()) for path in option.ignore or ()) or any(
+            fnmatch.fnmatch(str(file), str(Path(here, glob))) for glob in option.ignore_glob or ()
+        )
+
+    def _partial(self) -> list[str]:
+        """Return which options of ``_PARTIAL`` are in force; one shard is no shard."""
+        values = {shown: getattr(self.config.option, name, None) for name, shown in _PARTIAL.items()}
+        return [shown for shown, value in values.items() if value is True or (isinstance(value, int) and value > 1)]
+
+    def _selection(self) -> list[str]:
+        """Return by which options a part was selected."""
+        option = self.config.option
+        told = self._partial()
+        for name, shown in _CHOOSING.items():
+            value = getattr(option, name, None)
+            told += [f"{shown} {one}" for one in (value if isinstance(value, list) else [value]) if one not in (None, "", False)]
+        if self.config.args_source is pytest.Config.ArgsSource.ARGS and any(map(self._left_out, self.plan.checks)):
+            told.append("what was named on the command line")
+        return told
 
     def _connection(self, wanted: settings.Settings) -> Connection:
         option = self.config.option
@@ -128,16 +201,19 @@ class Session:
 
     # -- collection ------------------------------------------------------------------------------------------------
 
+    def _subjects_of(self, scope: str) -> list[Subject]:
+        if scope not in self._subjects:
+            self._subjects[scope] = list_subjects(scope, self.plan.hosts)
+        return self._subjects[scope]
+
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one test of each check and each subject it is for."""
         check: Check | None = getattr(metafunc.function, "kvmcheck", None)
         if check is None or "_kvm_subject" not in metafunc.fixturenames:
             return
-        if check.scope not in self._subjects:
-            self._subjects[check.scope] = list_subjects(check.scope, self.plan.hosts)
         waivers = [waiver for waiver in self.plan.waivers if waiver.check == check.id]
         cases = []
-        for subject in self._subjects[check.scope]:
+        for subject in self._subjects_of(check.scope):
             profile = self.plan.profile_of(subject.profile)
             if profile.setting(check.id):
                 matching = [waiver for waiver in waivers if waiver.matches(check.id, subject.id)]
@@ -155,16 +231,31 @@ class Session:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Drop what the profile does not ask for, and let ``-k`` find checks by id."""
+        """Drop what the profile does not ask for; let ``-k`` find checks by id, and ``-m`` severities by the profile's word."""
         kept = []
         for item in items:
             check: Check | None = getattr(getattr(item, "function", None), "kvmcheck", None)
             if check is not None:
-                if _case(item) is None:
+                case = _case(item)
+                if case is None:
                     continue
                 item.extra_keyword_matches.add(check.id)
+                severity = case.profile.severity(check)
+                if severity != check.severity:
+                    mark = pytest.mark.kvmcheck(id=check.id, severity=str(severity), area=check.area).mark
+                    item.own_markers[:] = [mark if own.name == "kvmcheck" else own for own in item.own_markers]
             kept.append(item)
         items[:] = kept
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Remember what a selection took out: a run of a part is told as such."""
+        self._deselected |= {(case.check.id, case.subject.id) for item in items if (case := _case(item))}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerController) -> None:
+        """Hear from an xdist worker what a selection took out there."""
+        told = getattr(node, "workeroutput", None) or {}
+        self._deselected |= {(check, subject) for check, subject in told.get(_WORKER_DESELECTED, ())}
 
     def pytest_collection_finish(self) -> None:
         """Keep evidence and tests from the garbage collector."""
@@ -178,56 +269,91 @@ class Session:
 
     # -- verdicts --------------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport | None:
-        """Turn what a check raised into its outcome, and put the result on the report.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn how a check ended into its outcome, and put the result on the report.
 
-        pytest's own report is not made: nobody sees its traceback, and it takes most of the time of a verdict.
+        This is the outermost of all: marks (xfail) and plugins change reports on their way, and a verdict is ours alone.
         """
         case = _case(item)
-        if case is None or call.when == "teardown" or (call.when == "setup" and call.excinfo is None):
-            return None
+        judges = case is not None and call.when != "teardown" and not (call.when == "setup" and call.excinfo is None)
+        self._own_report = None
+        if case is None or not judges:
+            return (yield)
         result = judge(case, call.excinfo.value if call.excinfo else None)
-        if self.config.getini("junit_family") == "xunit1" and self.config.getoption("xmlpath", None):
+        if self.config.getoption("xmlpath", None) and self.config.getini("junit_family") == "xunit1":
             keys = ("check", "severity", "host", "subject", "outcome")
             item.user_properties += [(f"kvmcheck_{key}", result[key]) for key in keys]
-        return _report(item, call, result)
+        self._own_report = _report(item, call, result)
+        told = vars(self._own_report).copy()
+        yield
+        vars(self._own_report).clear()
+        vars(self._own_report).update(told)
+        return self._own_report
 
+    @pytest.hookimpl(tryfirst=True, specname="pytest_runtest_makereport")
+    def pytest_runtest_makereport_once(self) -> pytest.TestReport | None:
+        """Keep pytest from making a report of its own: nobody sees its traceback, and it takes most of the time of a verdict."""
+        return self._own_report
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, Any] | None:
         """Show our own outcomes by their own letters and words."""
         result = getattr(report, "kvmcheck", None)
-        if result is None:
+        if result is None or str(report.outcome) == "rerun":
             return None
         look = TABLE[Outcome(result["outcome"])]
         return look.category, look.letter, (look.word, {look.markup: True})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the results, from workers too."""
+        """Keep the results, from workers too. To run a check again (pytest-rerunfailures) adds no verdict."""
         result = getattr(report, "kvmcheck", None)
         if result is not None and not self.worker:
-            self.results.append(result)
+            keep_worse(self.results, result)
 
     # -- reports ---------------------------------------------------------------------------------------------------
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Write the JSON report, whole or not at all."""
+    def _count(self) -> Tally:
+        """Compare what was planned with what was judged."""
+        plan = self.plan
+        planned = planned_of(
+            plan.checks.values(),
+            self._subjects_of,
+            lambda profile, check: plan.profile_of(profile).setting(check) is not None,
+        )
+        sharded = {"--num-shards", "--splits"} & {*self._partial()}
+        targets = {} if sharded else {target.name: target.cluster if target.role == "host" else "" for target in plan.targets}
+        return count(planned, self.results.values(), self._deselected, self._left_out, targets)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+        """Count the verdicts, write the JSON report, whole or not at all, and decide the exit code: after all other plugins."""
         if self.worker:
-            return
-        if exitstatus == pytest.ExitCode.OK and not self.results and not session.config.option.collectonly:
-            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+            self.config.workeroutput[_WORKER_DESELECTED] = sorted(map(list, self._deselected))  # type: ignore[attr-defined]
+            return (yield)
+        self.tally = self._count()
+        if self.tally.lost and (session.shouldstop or session.shouldfail):
+            self.stopped = str(session.shouldfail or session.shouldstop)
+        code = self.tally.exit_code(int(exitstatus))
         if self.plan.settings.json:
-            complete = exitstatus in (0, 1, 5) and not session.shouldstop and not session.shouldfail
             try:
-                json_report.write(self.plan.settings.json, json_report.document(self.plan, self.results, complete=bool(complete)))
+                body = json_report.document(self.plan, list(self.results.values()), self.tally, self._selection())
+                json_report.write(self.plan.settings.json, body)
             except OSError as exc:
-                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+                code = pytest.ExitCode.INTERNAL_ERROR
                 print(f"kvmcheck: --kvmcheck-json: {exc}", file=sys.stderr)
+        session.exitstatus = code
+        try:
+            return (yield)
+        finally:
+            session.exitstatus = code if session.exitstatus in (0, 1, 5, code) else session.exitstatus
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print what a person needs to know, worst first."""
-        if not self.worker and not self.config.option.collectonly:
-            terminal.summary(terminalreporter, self.plan, self.results)
+        if not self.worker and self.tally is not None:
+            terminal.summary(terminalreporter, self.plan, list(self.results.values()), self.tally, self._selection(), self.stopped)
 
 
 def _case(item: pytest.Item) -> Case | None:

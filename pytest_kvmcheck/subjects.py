@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pytest_kvmcheck.errors import EvidenceMissing, NotApplicable
+from pytest_kvmcheck.evidence import Noted
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.targets import safe_id
 from pytest_kvmcheck.views.cluster import Cluster
@@ -24,14 +25,15 @@ IMPLICIT_CLUSTER = "run"
 class Subject:
     """One thing to judge. ``host`` is the host's name, or ``cluster:<name>``; ``id`` starts with it.
 
-    ``problem`` stands for subjects that could not be listed (unknown) or that do not exist (not applicable).
+    ``problem`` stands for subjects that could not be listed (unknown) or that do not exist (not applicable); ``read`` is the
+    evidence by which it was found, or not.
     """
 
     host: str
     id: str
     values: dict[str, Any] = field(default_factory=dict)
     problem: EvidenceMissing | NotApplicable | None = None
-    probes: frozenset[str] = frozenset()
+    read: Noted = field(default_factory=Noted)
     profile: str = ""
 
 
@@ -68,16 +70,18 @@ def _in_domains(attribute: str, of: Callable[[Domain], Iterable[tuple[str, Any]]
         if others:
             yield _subject(host, ("?",), others)
         for domain in known:
-            found = False
-            try:
-                for name, part in of(domain):
-                    found = True
-                    yield _subject(host, (domain.name, name), domain=domain, **{attribute: part})
-            except EvidenceMissing as missing:
-                yield _subject(host, (domain.name, "?"), missing, domain=domain)
-                found = True
+            found: list[Subject] = []
+            with host.evidence.noting() as read:
+                try:
+                    for name, part in of(domain):
+                        subject = _subject(host, (domain.name, name), domain=domain, **{attribute: part})
+                        found.append(replace(subject, read=read.sealed()))
+                except EvidenceMissing as missing:
+                    found.append(_subject(host, (domain.name, "?"), missing, domain=domain))
             if not found:
-                yield _subject(host, (domain.name, "-"), NotApplicable(f"{domain}: {none}"), domain=domain)
+                found.append(_subject(host, (domain.name, "-"), NotApplicable(f"{domain}: {none}"), domain=domain))
+            host.evidence.note(read.sealed())
+            yield from (subject if subject.read else replace(subject, read=read.sealed()) for subject in found)
 
     return listed
 
@@ -151,10 +155,11 @@ LISTERS: dict[str, tuple[Lister, str]] = {
 
 
 def list_subjects(scope: str, hosts: Iterable[Host]) -> list[Subject]:
-    """Return the subjects of *scope* on *hosts*, sorted by id, each id once. Never empty while there are hosts."""
+    """Return the subjects of *scope* on *hosts*, sorted by id, each id once. Only clusters may be none."""
     hosts = [host for host in hosts if (host.target.role == "guest") == (scope == "guest")]
     if scope == "cluster":
-        found = [_cluster_subject(cluster) for cluster in clusters(hosts)]
+        # A host that was asked alone, and in no inventory, is no cluster.
+        found = [_cluster_subject(one) for one in clusters(hosts) if len(one.hosts) > 1 or one.name != IMPLICIT_CLUSTER]
     else:
         found = [subject for host in hosts for subject in _of_host(scope, host)]
     return _distinct(sorted(found, key=lambda subject: subject.id))
@@ -162,24 +167,12 @@ def list_subjects(scope: str, hosts: Iterable[Host]) -> list[Subject]:
 
 def _of_host(scope: str, host: Host) -> list[Subject]:
     lister, none = LISTERS[scope]
-    with host.evidence.noting() as probes:
+    with host.evidence.noting() as read:
         try:
             found = list(lister(host)) or [_subject(host, ("-",), NotApplicable(none))]
         except EvidenceMissing as missing:
             found = [_subject(host, ("?",), missing)]
-    if scope in ("host", "guest"):
-        return found
-    return [
-        Subject(
-            item.host,
-            item.id,
-            item.values,
-            item.problem,
-            frozenset(probes) if item.problem else frozenset(),
-            item.profile,
-        )
-        for item in found
-    ]
+    return [item if item.read else replace(item, read=read) for item in found]
 
 
 def clusters(hosts: Iterable[Host]) -> list[Cluster]:

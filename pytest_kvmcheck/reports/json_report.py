@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -15,23 +16,36 @@ from pytest_kvmcheck.outcomes import Outcome
 from pytest_kvmcheck.registry import Severity
 from pytest_kvmcheck.reports.score import counts, score
 from pytest_kvmcheck.results import Result, sort_key
+from pytest_kvmcheck.subjects import clusters
+from pytest_kvmcheck.tally import Tally
 from pytest_kvmcheck.targets import hide_password
 
 if TYPE_CHECKING:
     from pytest_kvmcheck.plan import Plan
+    from pytest_kvmcheck.views.cluster import Cluster
 
-SCHEMA = 1
+SCHEMA = 2
+
+#: Stands at the beginning of each report, as its keys are sorted.
+_FIRST_KEY = b'"catalogue_sha256": '
 
 
-def document(plan: Plan, results: Sequence[Result], *, complete: bool) -> dict[str, Any]:
-    """Return the report of a run. *complete* is false when the run was stopped before its end."""
+def document(plan: Plan, results: Sequence[Result], tally: Tally, selection: Sequence[str]) -> dict[str, Any]:
+    """Return the report of a run. *tally* tells what is missing in it, *selection* the options that left something out.
+
+    A part has no score: what it says of a host is not the host's.
+    """
     totals = counts(results)
     return {
         "schema": SCHEMA,
         "tool": f"pytest-kvmcheck {__version__}",
         "started_at": plan.started_at,
         "finished_at": plan.finished_at,
-        "complete": complete,
+        "complete": tally.complete,
+        "planned": tally.total,
+        "deselected": tally.selected_away,
+        "lost": tally.lost,
+        "selection": list(selection),
         **plan.meta(),
         "hosts": [
             {
@@ -43,8 +57,18 @@ def document(plan: Plan, results: Sequence[Result], *, complete: bool) -> dict[s
                 "reached": host.evidence.failure is None,
                 "problem": host.evidence.failure.detail if host.evidence.failure else "",
                 "sudo": host.evidence.sudo,
+                "planned": tally.planned.get(host.name, 0),
             }
             for host in plan.hosts
+        ],
+        "clusters": [
+            {
+                "name": cluster.name,
+                "hosts": [host.name for host in cluster.hosts],
+                "planned": tally.planned.get(f"cluster:{cluster.name}", 0),
+                "checks": _comparing(plan, cluster),
+            }
+            for cluster in clusters(plan.hosts)
         ],
         "waivers": [
             {
@@ -60,10 +84,20 @@ def document(plan: Plan, results: Sequence[Result], *, complete: bool) -> dict[s
             for waiver in plan.waivers
         ],
         "totals": totals,
-        "score": score(totals, with_waivers=False),
-        "score_with_waivers": score(totals, with_waivers=True),
+        "score": score(totals, with_waivers=False) if tally.complete else None,
+        "score_with_waivers": score(totals, with_waivers=True) if tally.complete else None,
         "results": sorted(results, key=sort_key),
     }
+
+
+def _comparing(plan: Plan, cluster: Cluster) -> int:
+    """Return how many checks compare the hosts of *cluster*, whether or not there are several in this run."""
+    profiles = {host.target.profile for host in cluster.hosts}
+    return sum(
+        check.scope == "cluster" or check.compares
+        for check in plan.checks.values()
+        if any(plan.profile_of(profile).setting(check.id) for profile in profiles)
+    )
 
 
 def _text(body: dict[str, Any]) -> str:
@@ -87,6 +121,22 @@ def write(path: Path, body: dict[str, Any]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def withdraw(path: Path | None) -> None:
+    """Remove the report of an earlier run from *path*: a run that ends early must not leave another one's verdicts as its own.
+
+    Any other file is left alone; it is replaced when there is a report to write.
+    """
+    if path is None:
+        return
+    with contextlib.suppress(OSError):
+        if not path.is_file() or path.is_symlink():
+            return
+        with path.open("rb") as file:
+            ours = _FIRST_KEY in file.read(200)
+        if ours:
+            path.unlink()
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -131,10 +181,19 @@ def schema() -> dict[str, Any]:
             "expired_waiver": text,
             "evidence": {
                 "type": "array",
-                "items": record({"host": text, "probe": text, "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}),
+                "items": record(
+                    {
+                        "host": text,
+                        "probe": text,
+                        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                        "answers": {"type": "integer", "minimum": 1},
+                    },
+                    ("answers",),
+                ),
             },
         }
     )
+    number = {"type": "integer", "minimum": 0}
     percent = {"type": ["number", "null"], "minimum": 0, "maximum": 100}
     names = ("name", "target", "role", "cluster", "profile", "problem", "sudo")
     return {
@@ -147,18 +206,26 @@ def schema() -> dict[str, Any]:
                 "started_at": time,
                 "finished_at": time,
                 "complete": {"type": "boolean"},
+                "planned": number,
+                "deselected": number,
+                "lost": number,
+                "selection": {"type": "array", "items": text},
                 "catalogue_sha256": text,
                 "profile": text,
                 "profiles": {"type": "object", "additionalProperties": text},
                 "hosts": {
                     "type": "array",
-                    "items": record({**dict.fromkeys(names, text), "reached": {"type": "boolean"}}),
+                    "items": record({**dict.fromkeys(names, text), "reached": {"type": "boolean"}, "planned": number}),
+                },
+                "clusters": {
+                    "type": "array",
+                    "items": record({"name": text, "hosts": {"type": "array", "items": text}, "planned": number, "checks": number}),
                 },
                 "waivers": {
                     "type": "array",
                     "items": record({**waiver, "check": text, "subject": text, "expired": {"type": "boolean"}}),
                 },
-                "totals": record({str(outcome): {"type": "integer", "minimum": 0} for outcome in Outcome}),
+                "totals": record({str(outcome): number for outcome in Outcome}),
                 "score": percent,
                 "score_with_waivers": percent,
                 "results": {"type": "array", "items": result},

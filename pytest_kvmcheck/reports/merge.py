@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_kvmcheck.errors import KvmcheckError
-from pytest_kvmcheck.outcomes import rank
+from pytest_kvmcheck.errors import Cause, KvmcheckError
+from pytest_kvmcheck.outcomes import Outcome
 from pytest_kvmcheck.reports import json_report
 from pytest_kvmcheck.reports.score import counts, score
 from pytest_kvmcheck.results import sort_key
+from pytest_kvmcheck.tally import Key, keep_worse
 
 #: What two reports must share to be parts of one.
 _SAME = ("tool", "catalogue_sha256", "profile")
@@ -33,32 +35,73 @@ def merge_reports(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
             if first["profiles"].get(name, digest) != digest:
                 raise KvmcheckError(f"{path}: its profile {name} is another one than that of {paths[0]}")
     notes = []
-    kept: dict[tuple[str, str, str], dict[str, Any]] = {}
+    kept: dict[Key, dict[str, Any]] = {}
     for path, report in zip(paths, reports, strict=True):
         for result in report["results"]:
-            key = (result["check"], result["host"], result["subject"])
+            key = (result["check"], result["subject"])
             known = kept.get(key)
             if known is not None and known["outcome"] != result["outcome"]:
-                notes.append(f"{key[0]} {key[2]}: {known['outcome']} and {result['outcome']} ({path}): the worse is kept")
-            if known is None or rank(result["outcome"]) < rank(known["outcome"]):
-                kept[key] = result
+                notes.append(f"{key[0]} {key[1]}: {known['outcome']} and {result['outcome']} ({path}): the worse is kept")
+            keep_worse(kept, result)
     hosts = {host["name"]: host for report in reports for host in report["hosts"]}
+    clusters, split = _clusters(reports)
+    for name in split:
+        notes.append(
+            f"cluster {name} was judged in parts and its hosts not compared: judge their bundles together (bundle:A,bundle:B)"
+        )
+        for key, result in kept.items():
+            if result["host"] == f"cluster:{name}" and result["outcome"] != Outcome.FAIL:
+                kept[key] = {**result, "outcome": str(Outcome.UNKNOWN), "cause": str(Cause.NOT_JUDGED), "message": NOT_COMPARED}
+    planned = {host["name"]: host["planned"] for host in hosts.values()} | {
+        f"cluster:{cluster['name']}": cluster["planned"] for cluster in clusters
+    }
+    judged = Counter(result["host"] for result in kept.values())
+    missing = sum(max(0, count - judged[name]) for name, count in planned.items())
+    if missing:
+        notes.append(f"{missing} of {sum(planned.values())} planned verdicts are in none of the reports: there is no score")
+    complete = not missing and not split
     waivers = {tuple(sorted(map(str, waiver.items()))): waiver for report in reports for waiver in report["waivers"]}
     totals = counts(kept.values())
     merged = {
         **first,
         "started_at": min(report["started_at"] for report in reports),
         "finished_at": max(report["finished_at"] for report in reports),
-        "complete": all(report["complete"] for report in reports),
+        "complete": complete,
+        "planned": sum(planned.values()),
+        "deselected": 0,
+        "lost": missing,
+        "selection": [],
         "profiles": {name: digest for report in reports for name, digest in report["profiles"].items()},
         "hosts": [hosts[name] for name in sorted(hosts)],
+        "clusters": clusters,
         "waivers": list(waivers.values()),
         "totals": totals,
-        "score": score(totals, with_waivers=False),
-        "score_with_waivers": score(totals, with_waivers=True),
+        "score": score(totals, with_waivers=False) if complete else None,
+        "score_with_waivers": score(totals, with_waivers=True) if complete else None,
         "results": sorted(kept.values(), key=sort_key),
     }
     return merged, notes
+
+
+#: What is said of a cluster whose hosts are in several reports.
+NOT_COMPARED = "the hosts of this cluster were judged in several runs, and not compared: judge their evidence together"
+
+
+def _clusters(reports: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the clusters of all *reports*, and the names of those that no single report judged whole by any check."""
+    members: dict[str, set[str]] = {}
+    best: dict[str, dict[str, Any]] = {}
+    for report in reports:
+        for cluster in report["clusters"]:
+            members.setdefault(cluster["name"], set()).update(cluster["hosts"])
+            if cluster["name"] not in best or len(cluster["hosts"]) > len(best[cluster["name"]]["hosts"]):
+                best[cluster["name"]] = cluster
+    merged, split = [], []
+    for name, known in sorted(best.items()):
+        merged.append({**known, "hosts": sorted(members[name])})
+        if known["checks"] and len(members[name]) > len(known["hosts"]):
+            split.append(name)
+    return merged, split
 
 
 def merge_junit(paths: Sequence[Path], output: Path) -> int:

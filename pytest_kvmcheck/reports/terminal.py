@@ -14,6 +14,7 @@ from pytest_kvmcheck.outcomes import TABLE, Outcome, rank
 from pytest_kvmcheck.registry import Severity
 from pytest_kvmcheck.reports.score import counts, score
 from pytest_kvmcheck.results import Result, printable
+from pytest_kvmcheck.tally import Tally
 from pytest_kvmcheck.targets import Target
 
 if TYPE_CHECKING:
@@ -113,13 +114,21 @@ class Progress:
         return printable(f"gathering  {target.name} {seconds:.1f} s{answered}{', ' + note if note else ''}")
 
 
-def summary(reporter: pytest.TerminalReporter, plan: Plan, results: Sequence[Result]) -> None:
-    """Print the section ``kvmcheck``: findings with their fix, folded unknowns, waivers, a table of hosts."""
-    if not results:
-        return
+def summary(
+    reporter: pytest.TerminalReporter,
+    plan: Plan,
+    results: Sequence[Result],
+    tally: Tally,
+    selection: Sequence[str],
+    stopped: str = "",
+) -> None:
+    """Print the section ``kvmcheck``: findings with their fix, folded unknowns, waivers, a table of hosts, what is missing."""
     reporter.ensure_newline()
     reporter.section("kvmcheck", "=")
     width = max(60, min(reporter._tw.fullwidth, 160))
+    if not results:
+        _missing(reporter, tally, selection, stopped, width)
+        return
     _findings(reporter, results, width)
     _unknowns(reporter, results, width)
     _waivers(reporter, plan, results, width)
@@ -128,9 +137,10 @@ def summary(reporter: pytest.TerminalReporter, plan: Plan, results: Sequence[Res
             if result["outcome"] == Outcome.PASS:
                 _line(reporter, result, width)
     _table(reporter, results)
+    _missing(reporter, tally, selection, stopped, width)
     totals = counts(results)
     plain, waived = score(totals, with_waivers=False), score(totals, with_waivers=True)
-    if plain is not None:
+    if plain is not None and tally.complete:
         with_waivers = f", {waived} % with waivers" if waived != plain else ""
         reporter.write_line(f"score: {plain} % of what applies passes{with_waivers}")
     if plan.settings.json:
@@ -201,6 +211,29 @@ def _unknowns(reporter: pytest.TerminalReporter, results: Iterable[Result], widt
         _fold(reporter, f"UNKNOWN {len(found)}", text, width)
     for (host, check, message), found in sorted(blocked.items()):
         _fold(reporter, f"BLOCKED {len(found)}", f"{host}: {check} ({message})", width)
+
+
+def _missing(reporter: pytest.TerminalReporter, tally: Tally, selection: Sequence[str], stopped: str, width: int) -> None:
+    """Tell that verdicts are missing, which and why: a part is no whole, and has no score."""
+    by = f" by {', '.join(selection)}" if selection else ""
+    if not tally.judged:
+        _fold(reporter, "NOTHING", f"of {plural(tally.total, 'planned verdict')} none was reached: nothing was judged{by}", width)
+        return
+    if tally.selected_away:
+        text = f"{tally.judged} of {plural(tally.total, 'planned verdict')} were selected{by}: no score for a part"
+        _fold(reporter, "PART", text, width)
+    if tally.lost:
+        checks = ", ".join(tally.lost_checks[:6]) + (f" and {len(tally.lost_checks) - 6} more" if tally.lost_checks[6:] else "")
+        why = (
+            f"the run was stopped ({stopped})"
+            if stopped
+            else ("nobody asked for that: tests were not collected or not run (look at python_files, conftest.py, plugins)")
+        )
+        text = f"{tally.lost} of {plural(tally.total, 'planned verdict')} are missing, and {why}: {checks}"
+        _fold(reporter, f"LOST {tally.lost}", text, width)
+    if tally.bare:
+        names = ", ".join(tally.bare[:8]) + (f" and {len(tally.bare) - 8} more" if tally.bare[8:] else "")
+        _fold(reporter, f"BARE {len(tally.bare)}", f"without any verdict: {names}; name only who is to be judged (--hosts)", width)
 
 
 def _waivers(reporter: pytest.TerminalReporter, plan: Plan, results: Sequence[Result], width: int) -> None:

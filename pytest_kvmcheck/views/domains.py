@@ -93,7 +93,7 @@ class Domain:
                 known = exc
             self._definitions[part] = known
         else:
-            self.host.evidence.note((probe,))
+            self.host.evidence.note(probe)
         if isinstance(known, EvidenceMissing):
             raise known.with_traceback(None)
         return known
@@ -127,7 +127,7 @@ class Domain:
         """Whether the domain has a saved definition; a transient one is gone when it stops."""
         return self.uuid in persistent_uuids(self.host)
 
-    @cached_property
+    @property
     def tags(self) -> frozenset[str]:
         """Tags by the inventory, and by the metadata of the domain itself."""
         tags = set(self.saved.tags)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pytest_kvmcheck.errors import EvidenceMissing
-from pytest_kvmcheck.evidence import Evidence
+from pytest_kvmcheck.evidence import Evidence, Noted
 from pytest_kvmcheck.targets import Target
 
 T = TypeVar("T")
@@ -24,7 +24,8 @@ class Host:
     target: Target
     evidence: Evidence
     peers: tuple[Host, ...] = field(default=(), repr=False)
-    _facts: dict[Callable[..., Any], tuple[Any, EvidenceMissing | None, frozenset[str]]] = field(default_factory=dict, repr=False)
+    summaries: dict[frozenset[frozenset[str]], Any] = field(default_factory=dict, repr=False)
+    _facts: dict[Callable[..., Any], tuple[Any, EvidenceMissing | None, Noted]] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -44,12 +45,12 @@ def fact(function: Callable[[Host], T]) -> Callable[[Host], T]:
         if known is None:
             value: Any = None
             missing: EvidenceMissing | None = None
-            with host.evidence.noting() as probes:
+            with host.evidence.noting() as seen:
                 try:
                     value = function(host)
                 except EvidenceMissing as exc:
                     missing = exc
-            known = host._facts[function] = (value, missing, frozenset(probes))
+            known = host._facts[function] = (value, missing, seen.sealed())
         value, missing, read = known
         host.evidence.note(read)
         if missing:
