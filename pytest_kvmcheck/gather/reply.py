@@ -3,36 +3,41 @@
 Nothing but the target's own secrets opens or closes an answer, and nobody else knows them (script.py, decision 14). So whatever
 comes twice, unasked, or out of order is damage, and no choice is made between two answers.
 
-The reply is bytes that a hostile host wrote: it is looked through for our marks only, never line by line, and :class:`_Room` bounds
+The reply is bytes that a hostile host wrote: it is looked through for our marks only, never line by line, and :class:`Room` bounds
 what is made of it.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
-import codecs
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED, Record
 from pytest_kvmcheck.gather import budget
+from pytest_kvmcheck.gather.frame import (
+    SECRET,
+    BeyondError,
+    DamagedError,
+    Room,
+    Whole,
+    as_text,
+    decoded,
+    keys,
+    marks,
+    sections,
+    unpacked,
+)
 from pytest_kvmcheck.gather.script import BATCH, BATCH_BYTES, SECRET_ROOM, STDERR_BYTES
 from pytest_kvmcheck.probes import Probe
 
-_SECRET = rb"[0-9A-Za-z-]{22,64}"
-_HELLO = re.compile(rb"@([0-9A-Za-z]{8,64}) HELLO 2 (" + _SECRET + rb") (base64|hex) uid=(\d+) sudo=(\w+)\s*")
+_HELLO = re.compile(rb"@([0-9A-Za-z]{8,64}) HELLO 2 (" + SECRET + rb") (base64|hex) uid=(\d{1,20}) sudo=(\w{1,20})\s*")
 _OLD = re.compile(rb"^@[0-9A-Za-z]{8,64} HELLO 1 ", re.MULTILINE)
-_BEGIN = re.compile(rb"BEGIN (\S+)( gzip)?(?: =([ 0-9a-z_]+))?")
-_END = re.compile(rb"END (\S+) ([\d.]*),([\d.]*)((?: \S+)*)")
-_SECTION_END = re.compile(rb"END (\S+)(?: ([\d.]*),([\d.]*) (\d+))?")
+_BEGIN = re.compile(rb"BEGIN (\S+)( gzip)?(?: =([ 0-9a-z_]{1,9999}))?")
+_END = re.compile(rb"END (\S+) ([\d.]{0,20}),([\d.]{0,20})((?: \S+)*)")
 _NAME = re.compile(rb"(?:BEGIN|END) ([0-9a-z_]+)")
-#: Where virsh marks a section (probes/virsh.py): this, the secret, and after it the key.
-_VIRSH_MARK = b"qemu:///system?"
-_VIRSH_KEY = re.compile(rb"\s*@@ ([^\n]*)\n")
 #: By timeout, and by signals KILL and TERM as shells tell them: 128 and the number, 256 and the number in ksh93.
 _TIMED_OUT = {124, 137, 143, 265, 271}
 _NOT_PERMITTED = re.compile(
@@ -69,58 +74,14 @@ ENDED = "the reply ended before this answer"
 OLD = "was made by an older kvmcheck, whose replies users of the host could forge: run its collect-script again"
 
 
-class _DamagedError(ValueError):
-    """An answer is not what the target wrote; ``again``: asking once more within the same reply is no second answer."""
-
-    def __init__(self, why: str, *, again: bool = False) -> None:
-        super().__init__(f"the answer arrived damaged: {why}")
-        self.again = again
-
-
-class _BeyondError(Exception):
-    """A host tells more than any host has to tell."""
-
-
-@dataclass
-class _Room:
-    """What is left of a host's budget. Taking more raises :class:`_BeyondError`."""
-
-    decoded: int = budget.DECODED_BYTES
-    frames: int = budget.FRAMES
-    sections: int = budget.SECTIONS
-
-    def take(self, *, decoded: int = 0, frames: int = 0, sections: int = 0) -> None:
-        self.decoded -= decoded
-        self.frames -= frames
-        self.sections -= sections
-        for left, what in (
-            (self.decoded, f"{budget.DECODED_BYTES // budget.MIB} MiB of answers"),
-            (self.frames, f"{budget.FRAMES} frames"),
-            (self.sections, f"{budget.SECTIONS} sections"),
-        ):
-            if left < 0:
-                raise _BeyondError(f"the host tells more than {what}")
-
-
 @dataclass(frozen=True)
 class _Frame:
     """One frame: what it is called, whose answers were asked for in it, and where it begins in the reply."""
 
     name: str
     packed: bool
-    asked: tuple[str, ...]
+    asked: frozenset[str]
     begin: int
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """What one frame holds: its secret (empty when no shell came to make one) and both streams."""
-
-    secret: bytes
-    stdout: bytes
-    stderr: bytes
-    rc: int
-    seconds: float | None
 
 
 def is_old(data: bytes) -> bool:
@@ -135,38 +96,6 @@ def is_old(data: bytes) -> bool:
 def decode(data: bytes) -> str:
     """Return *data* as text; bytes that are not UTF-8 stay visible as ``\\xNN``."""
     return data.decode("utf-8", "backslashreplace")
-
-
-def _text(data: bytes, room: _Room) -> str:
-    """Return *data* as text, as :func:`decode` does. What it takes in memory beyond its bytes is taken from *room* first."""
-    if data.isascii():
-        return data.decode()
-    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-    parts, chars, width = [], 0, 1
-    for at in range(0, len(data), budget.MIB):
-        part = decoder.decode(data[at : at + budget.MIB], at + budget.MIB >= len(data))
-        parts.append(part)
-        chars += len(part)
-        highest = max(part, default="")
-        width = max(width, 4 if highest > "\uffff" else 2 if highest > "\xff" else 1)
-        if chars * width - len(data) > room.decoded:
-            break
-    room.take(decoded=max(0, chars * width - len(data)))
-    return "".join(parts)
-
-
-def _marks(data: bytes, mark: bytes, begin: int, end: int, *, own_line: bool) -> Iterator[tuple[int, int, bytes]]:
-    """Yield where in *data* a mark and its line begin and end, and what the line says. A line without its end is none.
-
-    With *own_line* it must stand at the beginning of a line; a secret within an answer is a mark wherever it stands, as what was
-    printed before may lack the end of its line.
-    """
-    while (at := data.find(mark, begin, end)) >= 0:
-        begin = data.find(b"\n", at, end) + 1
-        if not begin:
-            return
-        if not own_line or at == 0 or data[at - 1] == 10:
-            yield at, begin, data[at + len(mark) : begin].rstrip()
 
 
 def _hellos(data: bytes, token: str | None, end: int) -> list[tuple[int, re.Match[bytes]]]:
@@ -188,8 +117,9 @@ class _Reader:
     def __init__(self, wanted: Mapping[str, Probe], encoding: bytes) -> None:
         self.wanted = wanted
         self.encoding = encoding
-        self.room = _Room()
+        self.room = Room()
         self.answers: dict[str, dict[str, Record]] = {}
+        self.closed: set[str] = set()  # names of frames
         self.ended: set[str] = set()  # who may not be asked again
         self.spoilt: dict[str, str] = {}
         self.complete = False
@@ -197,8 +127,8 @@ class _Reader:
 
     def spoil(self, why: str, *names: str) -> None:
         """Note that whatever the reply says of *names* is not to be believed."""
-        for name in names:
-            self.spoilt.setdefault(name, str(_DamagedError(why)))
+        for name in self.wanted.keys() & names:
+            self.spoilt.setdefault(name, str(DamagedError(why)))
 
     def spoil_open(self, why: str) -> None:
         if self.open:
@@ -206,11 +136,11 @@ class _Reader:
         self.open = None
 
     def line(self, data: bytes, at: int, end: int, word: bytes) -> None:
-        """Take one line of ours, from *at* to *end* in the reply. Raises :class:`_BeyondError`."""
+        """Take one line of ours, from *at* to *end* in the reply. Raises :class:`BeyondError`."""
         if match := _BEGIN.fullmatch(word):
             self.room.take(frames=1)
             name = match[1].decode("ascii", "replace")
-            asked = tuple((match[3] or b"").decode().split()) if name.startswith(BATCH) else (name,)
+            asked = frozenset((match[3] or b"").decode().split() if name.startswith(BATCH) else (name,))
             amiss = "it comes after the end of the reply" if self.complete else "a frame begins within another" if self.open else ""
             if amiss:
                 self.spoil_open(amiss)
@@ -223,6 +153,7 @@ class _Reader:
             self.spoil_open("the reply ends within it")
             self.complete = True
         else:
+            self.room.take(frames=1)
             amiss = "a line that is none of the script's"
             self.spoil_open(amiss)
             if match := _NAME.match(word):
@@ -230,15 +161,19 @@ class _Reader:
 
     def frame(self, frame: _Frame, body: bytes, end: re.Match[bytes]) -> None:
         """Take what one frame answers."""
+        if frame.name in self.closed:
+            self.spoil("it came twice", *frame.asked)
+            return
+        self.closed.add(frame.name)
         try:
             if frame.name.startswith(BATCH):
                 self.batch(frame, _whole(frame, BATCH_BYTES, body, end, self.encoding, self.room))
             elif probe := self.wanted.get(frame.name):
                 whole = _whole(frame, probe.max_bytes, body, end, self.encoding, self.room)
                 if whole.stdout and not whole.secret:
-                    raise _DamagedError("its beginning is missing")
+                    raise DamagedError("its beginning is missing")
                 self.take(frame.name, _records(probe, whole, self.room))
-        except _DamagedError as exc:
+        except DamagedError as exc:
             if not exc.again:
                 self.spoil(str(exc).partition(": ")[2], *frame.asked)
             for name in frame.asked:
@@ -246,21 +181,20 @@ class _Reader:
                     self.answers.setdefault(name, {name: Record(name, rc=-1, cause=Cause.LOST, stderr=str(exc))})
 
     def take(self, name: str, records: dict[str, Record]) -> None:
-        """Take the whole answer of *name*: the first one, or the one of its own frame after a batch that it did not end in."""
+        """Take the whole answer of *name*: the only one, or that of its own frame after a batch in which it did not come to an end."""
         if name in self.ended:
             self.spoil("it came twice", name)
         self.ended.add(name)
-        self.room.take(sections=len(records))
         self.answers[name] = records
 
-    def batch(self, frame: _Frame, whole: _Whole) -> None:
+    def batch(self, frame: _Frame, whole: Whole) -> None:
         """Part the frame of a batch into the answers of its probes.
 
         A section without an end on both streams is cut: by the cause of the frame, until a frame of its own says better.
         """
         cause = Cause.TRUNCATED if len(whole.stdout) > BATCH_BYTES else cause_of(whole.rc, "", "")
-        errors = {name: text for name, text, end in _sections(whole, whole.stderr, frame.asked, self.room) if end}
-        for name, data, end in _sections(whole, whole.stdout, frame.asked, self.room):
+        errors = {name: text for name, text, end in sections(whole, whole.stderr, frame.asked, self.room) if end}
+        for name, data, end in sections(whole, whole.stdout, frame.asked, self.room):
             probe = self.wanted.get(name)
             if probe is None:
                 continue
@@ -272,7 +206,7 @@ class _Reader:
                 if name in errors:  # the script did not ask again
                     self.ended.add(name)
                 continue
-            answer = _Whole(whole.secret, data, errors[name], int(end[4]), _seconds(end[2], end[3]))
+            answer = Whole(whole.secret, data, errors[name], int(end[4]), _seconds(end[2], end[3]))
             self.take(name, _records(probe, answer, self.room))
 
 
@@ -293,11 +227,11 @@ def read(data: bytes, token: str | None, probes: Iterable[Probe]) -> Reply | Non
         reader.spoil("the reply begins twice", *wanted)
     else:
         try:
-            for at, end, word in _marks(data, b"@" + hello[2] + b" ", begin, stop, own_line=True):
+            for at, end, word in marks(data, b"@" + hello[2] + b" ", begin, stop, own_line=True):
                 reader.line(data, at, end, word)
-        except _BeyondError as exc:
+        except BeyondError as exc:
             beyond = str(exc)
-    reader.complete |= data[begin:stop].endswith(b"\n@" + hello[2] + b" DONE") and not beyond
+    reader.complete |= data.endswith(b"\n@" + hello[2] + b" DONE", begin, stop) and not beyond
     records = {name: record for answer in reader.answers.values() for name, record in answer.items()}
     for name, why in reader.spoilt.items():
         if name in wanted:
@@ -310,29 +244,6 @@ def read(data: bytes, token: str | None, probes: Iterable[Probe]) -> Reply | Non
     return Reply(records, reader.complete, int(hello[4]), hello[5].decode(), hello[2].decode(), () if beyond else missing)
 
 
-def _decoded(text: bytes, encoding: bytes) -> bytes:
-    if encoding == b"hex":
-        return bytes.fromhex(text.decode("ascii"))
-    return base64.b64decode(text.translate(None, b" \r\n"), validate=True)
-
-
-def _unpacked(data: bytes, bound: int) -> bytes:
-    """Return what gzip packed, up to *bound* bytes: a bomb costs no more memory. Raises ValueError for a damaged or cut stream.
-
-    >>> import gzip
-    >>> _unpacked(gzip.compress(b"abc"), 9), _unpacked(gzip.compress(b"a" * 10**6), 4)
-    (b'abc', b'aaaa')
-    """
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        text = unpacker.decompress(data, bound)
-    except zlib.error as exc:
-        raise ValueError(str(exc)) from None
-    if len(text) < bound and (not unpacker.eof or unpacker.unused_data):
-        raise ValueError("the compressed answer is cut or followed by something else")
-    return text
-
-
 def _seconds(begin: bytes, end: bytes) -> float | None:
     try:
         return round(float(end) - float(begin), 2)
@@ -340,71 +251,41 @@ def _seconds(begin: bytes, end: bytes) -> float | None:
         return None
 
 
-def _whole(frame: _Frame, max_bytes: int, body: bytes, end: re.Match[bytes], encoding: bytes, room: _Room) -> _Whole:
-    """Return what one frame holds. Raises :class:`_DamagedError`, and :class:`_BeyondError` when there is no more room."""
+def _whole(frame: _Frame, max_bytes: int, body: bytes, end: re.Match[bytes], encoding: bytes, room: Room) -> Whole:
+    """Return what one frame holds. Raises :class:`DamagedError`, and :class:`BeyondError` when there is no more room."""
     words = end[4].split()
     codes = [word[1:] for word in words if word.startswith(b"!")]
     try:
-        stdout = _decoded(body, encoding)
+        stdout = decoded(body, encoding)
         if frame.packed:
-            stdout = _unpacked(stdout, min(max_bytes + SECRET_ROOM, room.decoded + 1))
-        stderr = _decoded(b" ".join(word for word in words if not word.startswith(b"!")), encoding)
+            stdout = unpacked(stdout, min(max_bytes + SECRET_ROOM, room.decoded + 1))
+        stderr = decoded(b" ".join(word for word in words if not word.startswith(b"!")), encoding)
         # Who is cut off may not live to tell his exit code.
         rc = int(codes[0]) if codes[0] or len(stdout) < max_bytes + SECRET_ROOM else -1
     except (binascii.Error, ValueError, IndexError) as exc:
-        raise _DamagedError(str(exc) or type(exc).__name__, again=True) from None
+        raise DamagedError(str(exc) or type(exc).__name__, again=True) from None
     room.take(decoded=len(stdout) + len(stderr))
     secret, _, rest = stdout.partition(b"\n")
-    if not re.fullmatch(_SECRET, secret):
+    if not re.fullmatch(SECRET, secret):
         secret, rest = b"", stdout
-    return _Whole(secret, rest, stderr.lstrip(b"\n"), rc, _seconds(end[2], end[3]))
+    return Whole(secret, rest, stderr.lstrip(b"\n"), rc, _seconds(end[2], end[3]))
 
 
-def _records(probe: Probe, whole: _Whole, room: _Room) -> dict[str, Record]:
+def _records(probe: Probe, whole: Whole, room: Room) -> dict[str, Record]:
     """Return the records of one probe, whose whole answer is *whole*."""
-    stderr = _text(whole.stderr[:STDERR_BYTES], room)
+    stderr = as_text(whole.stderr[:STDERR_BYTES], room)
     cut = len(whole.stdout) > probe.max_bytes
     data = whole.stdout[: probe.max_bytes]
     cause = Cause.TRUNCATED if cut else cause_of(whole.rc, "something" if data else "", stderr)
     if probe.keyed:
         return _split(probe.id, data, whole, stderr, cause, room)
-    text = _text(data, room)
+    text = as_text(data, room)
     # A command that reads one file prints lines of it as they are; only `g` puts the path before each.
     if probe.one_file and probe.reads_files:
         text = "".join(line.partition(":")[2] for line in text.splitlines(keepends=True))
         if stderr and not text and cause is None:
             cause = Cause.NOT_PERMITTED
     return {probe.id: Record(probe.id, text, whole.rc, stderr, cause, whole.seconds)}
-
-
-def _sections(
-    whole: _Whole, stream: bytes, asked: tuple[str, ...], room: _Room
-) -> Iterator[tuple[str, bytes, re.Match[bytes] | None]]:
-    """Yield name, text and end (None: it has none) of the sections of one stream of a batch.
-
-    Raises :class:`_DamagedError` for what the script does not write: a section that was not asked for, comes twice, begins within
-    another, or ends without a beginning.
-    """
-    if not whole.secret:
-        if whole.stdout:
-            raise _DamagedError("its beginning is missing")
-        return
-    seen: set[str] = set()
-    name, begin = "", 0
-    for at, end, word in _marks(stream, b"@=" + whole.secret + b" ", 0, len(stream), own_line=False):
-        match = _SECTION_END.fullmatch(word)
-        if match and match[1].decode("ascii", "replace") == name:
-            room.take(sections=1)
-            yield name, stream[begin:at].removesuffix(b"\n"), match
-            name = ""
-            continue
-        new = word.removeprefix(b"BEGIN ").decode("ascii", "replace")
-        if match or name or new in seen or new not in asked:
-            raise _DamagedError(f"section {new} is out of place")
-        seen.add(new)
-        name, begin = new, end
-    if name:
-        yield name, stream[begin:], None
 
 
 def cause_of(rc: int, stdout: str, stderr: str) -> Cause | None:
@@ -428,14 +309,14 @@ def cause_of(rc: int, stdout: str, stderr: str) -> Cause | None:
     return None
 
 
-def _split(probe: str, data: bytes, whole: _Whole, stderr: str, cause: Cause | None, room: _Room) -> dict[str, Record]:
+def _split(probe: str, data: bytes, whole: Whole, stderr: str, cause: Cause | None, room: Room) -> dict[str, Record]:
     """Part the output of a keyed probe into one record a section, and keep what stands before the first.
 
     The record under the probe's own id tells how the command ended. When it was cut short, its last section is marked.
-    Raises :class:`_DamagedError` when a section comes twice.
+    Raises :class:`DamagedError` when a section comes twice.
     """
-    found = list(_keys(data, whole.secret, room)) if whole.secret else []
-    head = _text(data[: found[0][1]] if found else data, room)
+    found = list(keys(data, whole.secret, room)) if whole.secret else []
+    head = as_text(data[: found[0][1]] if found else data, room)
     records = {probe: Record(probe, head, whole.rc, stderr, cause, whole.seconds)}
     for number, (key, _, begin) in enumerate(found):
         last = number + 1 == len(found)
@@ -444,24 +325,6 @@ def _split(probe: str, data: bytes, whole: _Whole, stderr: str, cause: Cause | N
             piece = piece.replace(b"?" + whole.secret, b"")
         name = f"{probe}{KEY_SEPARATOR}{key}"
         if name in records:
-            raise _DamagedError(f"its section {key} comes twice")
-        records[name] = Record(name, _text(piece, room), 0, "", cause if last else None)
+            raise DamagedError(f"its section {key} comes twice")
+        records[name] = Record(name, as_text(piece, room), 0, "", cause if last else None)
     return records
-
-
-def _keys(data: bytes, secret: bytes, room: _Room) -> Iterator[tuple[str, int, int]]:
-    """Yield the keys of the sections, where their marks begin and where what they hold begins."""
-    at = -1
-    while (at := data.find(secret, at + 1)) >= 0:
-        after = at + len(secret)
-        if data[at - 2 : at] == b"@@" and data[after : after + 1] == b" ":
-            begin, end = at - 2, data.find(b"\n", after) + 1
-            key = data[after:end]
-        elif data[max(0, at - len(_VIRSH_MARK)) : at] == _VIRSH_MARK and (match := _VIRSH_KEY.match(data, after)):
-            begin, end, key = at - len(_VIRSH_MARK), match.end(), match[1]
-        else:
-            continue
-        if not end:
-            return
-        room.take(sections=1)
-        yield _text(key.strip(), room), begin, end
