@@ -181,7 +181,7 @@ class _Reader:
                     self.answers.setdefault(name, {name: Record(name, rc=-1, cause=Cause.LOST, stderr=str(exc))})
 
     def take(self, name: str, records: dict[str, Record]) -> None:
-        """Take the whole answer of *name*: the only one, or that of its own frame after a batch in which it did not come to an end."""
+        """Take the whole answer of *name*: the only one, or that of its own frame after a batch that it did not end in."""
         if name in self.ended:
             self.spoil("it came twice", name)
         self.ended.add(name)
