@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,10 +57,9 @@ done
 @contextmanager
 def attacking(place: Path) -> Iterator[None]:
     """The stranger at work."""
-    place.mkdir(mode=0o755, exist_ok=True)
-    os.chown(place, STRANGER, STRANGER)
     script = place / "attacker.py"
     script.write_text(Path(attacker.__file__).read_text())
+    script.chmod(0o644)
     process = subprocess.Popen(
         [sys._base_executable, "-I", script, place],  # type: ignore[attr-defined]
         user=STRANGER,
@@ -82,23 +82,20 @@ def attacking(place: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that a stranger can reach."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_uid == os.getuid() and directory != Path("/tmp"):
-            directory.chmod(directory.stat().st_mode | 0o011)
-    (tmp_path / "stranger").mkdir()
-    (tmp_path / "stranger" / "marks").touch()
-    (tmp_path / "stranger" / "marks").chmod(0o666)
-    os.chown(tmp_path / "stranger" / "marks", STRANGER, STRANGER)
-    return tmp_path / "stranger"
+def place() -> Iterator[Path]:
+    """A directory of the stranger's; pytest's own are closed to him."""
+    with tempfile.TemporaryDirectory(prefix="kvmcheck-stranger-") as name:
+        (Path(name) / "marks").touch()
+        for path in (Path(name), Path(name) / "marks"):
+            os.chown(path, STRANGER, STRANGER)
+        yield Path(name)
 
 
 @pytest.fixture
-def target(farm: Farm, place: Path) -> str:
-    name = f"forged-{place.parent.name.replace('_', '-')}"
+def target(farm: Farm, place: Path, tmp_path: Path) -> str:
+    name = f"forged-{tmp_path.name.replace('_', '-')}"
     journal = f"sleep 0.1; echo '1764000000.000000 kvm01 kernel: Linux version'; cat {place}/marks"
-    farm.host(name, login=with_path(fakes(place.parent / "fakes", virsh=virsh(place), journalctl=journal)))
+    farm.host(name, login=with_path(fakes(tmp_path / "fakes", virsh=virsh(place), journalctl=journal)))
     return name
 
 
