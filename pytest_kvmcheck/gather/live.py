@@ -47,17 +47,17 @@ def gather(
     A host that cannot be reached gives evidence in which everything is unknown.
     """
     probes = probes_for(target.role) if probes is None else probes
-    nonce = secrets.token_hex(16)
+    token = secrets.token_hex(16)
     try:
-        answer = run(target, carry(build(probes, nonce, sudo=sudo or target.sudo, active=active)), connection)
-        reply = replies.read(replies.decode(answer.stdout), nonce, probes)
+        answer = run(target, carry(build(probes, token, sudo=sudo or target.sudo, active=active)), connection)
+        reply = replies.read(answer.stdout, token, probes)
         if reply is None:
             raise EvidenceMissing(*_why_nothing(answer, connection.deadline_s))
     except EvidenceMissing as missing:
         return Evidence(target.name, failure=missing)
     cause, why = _why_cut(answer, connection.deadline_s)
     cut = {name: Record(name, rc=-1, cause=cause, stderr=why) for name in reply.missing}
-    records = reply.records | cut | _trip(answer, nonce)
+    records = reply.records | cut | _trip(answer, reply.secret)
     return Evidence(target.name, records, sudo=reply.sudo)
 
 
@@ -71,10 +71,10 @@ def _why_cut(answer: Answer, deadline_s: float) -> tuple[Cause, str]:
     return Cause.LOST, f"{replies.ENDED}{after} (exit code {answer.rc})"
 
 
-def _trip(answer: Answer, nonce: str) -> dict[str, Record]:
+def _trip(answer: Answer, secret: str) -> dict[str, Record]:
     """Return when the target was asked and when its clock's answer was here, as a record beside that answer."""
-    end = answer.stdout.find(f"@{nonce} END clock ".encode())
-    arrived_s = answer.arrived_s(end + 1) if end >= 0 else None
+    end = answer.stdout.find(f"\n@{secret} END clock ".encode())
+    arrived_s = answer.arrived_s(end + 2) if end >= 0 else None
     if arrived_s is None:
         return {}
     name = f"clock{KEY_SEPARATOR}trip"

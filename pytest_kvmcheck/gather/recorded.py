@@ -58,11 +58,9 @@ def from_reply(target: Target) -> Evidence:
             data = file.read(MAX_REPLY_BYTES + 1)
     except OSError as exc:
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNREACHABLE, f"{target.path}: {exc.strerror}"))
-    text = replies.decode(data)
-    nonce = replies.find_nonce(text)
-    reply = replies.read(text, nonce, probes_for(target.role)) if nonce else None
+    reply = replies.read(data, None, probes_for(target.role))
     if reply is None:
-        detail = f"{target.path} does not hold the output of kvmcheck collect-script"
+        detail = f"{target.path} {replies.OLD if replies.is_old(data) else 'does not hold the output of kvmcheck collect-script'}"
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
     return Evidence(target.name, reply.records, sudo=reply.sudo)
 

@@ -1,19 +1,23 @@
 """Write the one POSIX sh script that asks a target everything, and the argument that carries it there.
 
-The reply is a sequence of frames, each line of which starts with ``@`` and a random nonce, so that neither a login
-banner nor a file's content can be taken for one::
+The reply is a sequence of frames. Each of its lines that is ours starts with ``@`` and a secret, which the target makes when the
+script runs; the script, which every user of the target can read, holds nothing but the token of the first line::
 
-    @<nonce> HELLO 1 <encoding> uid=<uid> sudo=<off|granted|denied|absent>
-    @<nonce> BEGIN <probe>[ gzip]
+    @<token> HELLO 2 <secret> <encoding> uid=<uid> sudo=<off|granted|denied|absent>
+    @<secret> BEGIN <probe>[ gzip]
     <encoded standard output, bounded; compressed before it was encoded when BEGIN says so>
-    @<nonce> END <probe> <seconds> !<exit code> <encoded standard error, bounded>
-    @<nonce> DONE
+    @<secret> END <probe> <seconds> !<exit code> <encoded standard error, bounded>
+    @<secret> DONE
 
-A frame ``@<number>`` holds the answers of a batch of quick probes. Both its streams consist of sections::
+What a frame holds, decoded, begins with a line of its own: the frame's secret, made by the shell that ran the question. It marks
+the sections of keyed answers. A frame ``@<number>`` holds the answers of a batch of quick probes, which its BEGIN names
+(``BEGIN @0 gzip = uname cmdline``). Both its streams consist of sections::
 
-    @=<nonce> BEGIN <probe>
+    @=<frame's secret> BEGIN <probe>
     <output>
-    @=<nonce> END <probe> <begin>,<end> <exit code>
+    @=<frame's secret> END <probe> <begin>,<end> <exit code>
+
+Decision 14 tells why, and what a user of the target could do otherwise.
 """
 
 from __future__ import annotations
@@ -52,19 +56,34 @@ class Batches:
 #: The quick ones, and those that may take their time now and then.
 BATCHES = (Batches(probe_s=10, size=36, timeout_s=25), Batches(probe_s=30, size=12, timeout_s=40))
 
-# What the probes are written in:
+#: Before an answer stands the secret of its frame, and the end of its line: room beyond the bound of each answer.
+SECRET_ROOM = 80
+
+# What the probes are written in. $N is the secret of the frame: it is given to what the shell does itself (echo, printf), and to no
+# other command's arguments.
 #   g FILE|GLOB...   print files as path:line
 #   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
+#   rnd              make a secret; without /proc of random bytes, less what has a meaning in URIs and patterns
 #   s PROBE, z       begin the first answer of a batch, and end the last, on both streams; y PROBE ends one and begins the next
 HELPERS = f"""\
 denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
+rnd() {{
+  {{ read -r N; }} 2>/dev/null </proc/sys/kernel/random/uuid && return
+  N=; IFS='+/=
+ '; for r in $(head -c 24 /dev/urandom | {{ base64 2>/dev/null || od -An -v -tx1; }}); do N=$N$r; done; unset IFS
+}}
 s() {{ i=$1; up; B=$T; echo "@=$N BEGIN $i"; echo "@=$N BEGIN $i" >&2; }}
 y() {{
-  c=$?; up; printf '\\n@=%s END %s %s,%s %s\\n@=%s BEGIN %s\\n' $N $i "$B" "$T" $c $N $1
-  printf '\\n@=%s END %s\\n@=%s BEGIN %s\\n' $N $i $N $1 >&2; i=$1 B=$T
+  c=$?; up; echo "
+@=$N END $i $B,$T $c
+@=$N BEGIN $1"; echo "
+@=$N END $i
+@=$N BEGIN $1" >&2; i=$1 B=$T
 }}
-z() {{ c=$?; up; printf '\\n@=%s END %s %s,%s %s\\n' $N $i "$B" "$T" $c; printf '\\n@=%s END %s\\n' $N $i >&2; }}
+z() {{ c=$?; up; echo "
+@=$N END $i $B,$T $c"; echo "
+@=$N END $i" >&2; }}
 g() {{
   n=0 x= r=
   for i; do
@@ -127,7 +146,7 @@ def _line(probe: Probe, verb: str) -> str:
     script = probe.script
     if probe.when:
         script = f"{probe.when} || exit {RC_SKIPPED}\n{script}"
-    line = f"{verb} {probe.id} {probe.timeout_s} {probe.max_bytes + 1} {shlex.quote(script)}"
+    line = f"{verb} {probe.id} {probe.timeout_s} {probe.max_bytes + SECRET_ROOM} {shlex.quote(script)}"
     if probe.root is Root.NO:
         return f"SUDO=; {line}"
     if probe.root is Root.MAY:
@@ -135,14 +154,16 @@ def _line(probe: Probe, verb: str) -> str:
     return f'if [ $U = 0 ] || [ "$S" ]; then SUDO=$S; {line}; else n {probe.id} {RC_DENIED}; fi'
 
 
-def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False, active: bool = False) -> str:
-    """Return the script that runs *probes* and frames their answers with *nonce* (letters and digits).
+def build(probes: Iterable[Probe], token: str, *, sudo: bool = False, active: bool = False) -> str:
+    """Return the script that runs *probes* and frames their answers. Its reply begins with *token* (letters and digits).
+
+    The token is no secret: it tells our reply from a banner.
 
     With *sudo*, what needs root is run by ``sudo -n``: it never asks for a password. Active probes are answered by "not asked"
     unless *active*.
     """
-    if not re.fullmatch(r"[0-9A-Za-z]{8,64}", nonce):
-        raise ValueError(f"not a nonce: {nonce!r}")
+    if not re.fullmatch(r"[0-9A-Za-z]{8,64}", token):
+        raise ValueError(f"not a token: {token!r}")
     asked = list(probes)
     may = [probe for probe in asked if active or not probe.active]
     first = [probe for probe in may if probe.first]
@@ -153,9 +174,9 @@ def build(probes: Iterable[Probe], nonce: str, *, sudo: bool = False, active: bo
     return f"""\
 # pytest-kvmcheck: reads, never writes; answers on standard output.
 exec 3>&1 </dev/null
-LC_ALL=C PATH=$PATH:/usr/sbin:/sbin N={nonce}
-export LC_ALL PATH N SUDO S
-unset LANGUAGE GZIP
+unset LANGUAGE GZIP N M Q R D
+LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
+export LC_ALL PATH SUDO S
 U=$(id -u) S= A={"wanted" if sudo else "off"}
 if [ $A = wanted ] && [ "$U" != 0 ]; then
   if ! command -v sudo >/dev/null 2>&1; then A=absent
@@ -163,6 +184,18 @@ if [ $A = wanted ] && [ "$U" != 0 ]; then
   else A=denied; fi
 fi
 H={shlex.quote(HELPERS)}
+eval "$H"
+rnd
+[ "$N" ] || {{ echo 'kvmcheck: neither /proc nor /dev/urandom gives random numbers here' >&2; exit 1; }}
+# What a command is given as arguments, every user can read. Where the shell has no printf of its own (mksh), its print does it.
+case $(command -v printf) in
+*/*) command -v print >/dev/null || {{ echo 'kvmcheck: sh has no printf of its own' >&2; exit 1; }}
+  F='printf() {{
+  case $1,$(command -v print) in "%s\\n",?*) shift; ( IFS="
+"; print -r -- "$*" ) ;; *) command printf "$@" ;; esac
+}}
+'; H=$F$H; eval "$F" ;;
+esac
 if command -v base64 >/dev/null 2>&1; then e() {{ base64; }}; W=base64
 else e() {{ od -An -v -tx1; }}; W=hex; fi
 # t -s KILL SECONDS COMMAND: with a softer signal, a child that ignores it would be left behind.
@@ -181,25 +214,30 @@ esac
 # What may be large is compressed where there is a gzip; the head of its frame says so.
 if command -v gzip >/dev/null 2>&1; then Z=gzip; packed() {{ head -c $1 | gzip -1 -c | e; }}
 else Z=; packed() {{ head -c $1 | e; }}; fi
-up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
-# p PROBE SECONDS BYTES SCRIPT [BYTES OF ERRORS]: one frame. The script's streams end in pipes of their own below timeout, so that
-# a process that cannot be killed (stuck in the kernel) holds up nothing but itself. Its exit code and errors come back through
-# descriptor 5.
+# p PROBE SECONDS BYTES SCRIPT [BYTES OF ERRORS, PROBES OF A BATCH]: one frame. The script's streams end in pipes of their own below
+# timeout, so that a process that cannot be killed (stuck in the kernel) holds up nothing but itself. Its secret, its exit code and
+# its errors come back through descriptor 5, the secret before anything that a stranger may have a part in.
 # Errors beyond the bound are drained: a command that names a thousand missing files must not die of it.
 # head keeps what it has read until it ends; cat, for what may be large, passes on what came before a file that hangs.
+# u SECRET: take the exit code that stands behind the secret out of the errors.
+u() {{ case $R in *"!$1!"*) C=${{R##*"!$1!"}}; C=${{C%%!*}}; R=${{R%%"!$1!"*}}${{R##*"!$1!$C!"}} ;; esac; }}
 p() {{
   up; B=$T I="head -c $3" O=e F=
-  [ $3 -le {MAX_BYTES + 1} ] || I=cat O="packed $3" F=${{Z:+ $Z}}
-  printf '@%s BEGIN %s\\n' $N "$1$F"
-  R=$({{ {{ t -s KILL $2 sh -c "$H{{ {{ {{ ( exec 2>&7 5>&- 6>&- 7>&-
+  [ $3 -le {MAX_BYTES + SECRET_ROOM} ] || I=cat O="packed $3" F=${{Z:+ $Z}}
+  echo "@$N BEGIN $1$F${{6:+ =$6}}"
+  R=$({{ {{ t -s KILL $2 sh -c "${{H}}rnd; echo \\$N >&5; {{ {{ {{ echo \\$N; ( exec 2>&7 5>&- 6>&- 7>&-
 $4
   ); echo \\"!\\$N!\\$?!\\" >&5; }} | $I; }} 7>&1 >&6 | {{ head -c ${{5:-{STDERR_BYTES}}}; cat >/dev/null; }} >&5; }} 6>&1" 3>&-
     c=$?; [ $c = 0 ] || echo "!$N!$c!" >&5; }} | $O >&3; }} 5>&1)
-  Q=$R; C=${{R##*!$N!}}; C=${{C%%!*}}; R=${{R%%!$N!*}}${{R##*!$N!$C!}}
-  case $R in *[![:space:]]*) R=$(printf %s "$R" | e) ;; *) R= ;; esac
+  Q=$R M=${{R%%"$NL"*}} C=; R=${{R#"$M"}}
+  [ -z "$M" ] || u "$M"
+  u "$N"
+  case $R in *[![:space:]]*) R=$(printf '%s\\n' "$R" | e) ;; *) R= ;; esac
   up
-  printf '@%s END %s %s,%s !%s' $N $1 "$B" "$T" "$C"; printf ' %s' $R; echo
+  echo "@$N END $1 $B,$T !$C" $R
 }}
+NL='
+'
 # w PROBE SECONDS BYTES SCRIPT: add it to the batch; x NAME SECONDS: ask the batch, and again by itself who did not come to an end.
 w() {{
   Y=y; [ "$K" ] || Y=s
@@ -211,19 +249,19 @@ $4
   K="$K $1"; eval "a_$1=\\$2 b_$1=\\$3 c_$1=\\$SUDO d_$1=\\$4"
 }}
 x() {{
-  p $1 $2 {BATCH_BYTES + 1} "$L
-z" {BATCH_STDERR_BYTES}
-  k=$K K= L= D="$Q "
+  p $1 $2 {BATCH_BYTES + SECRET_ROOM} "$L
+z" {BATCH_STDERR_BYTES} "$K"
+  k=$K K= L= D="$Q " m=$M
   for k in $k; do
-    case $D in *"@=$N END $k"[!0-9a-z_]*) ;;
+    case $D in *"@=$m END $k"[!0-9a-z_]*) ;;
     *) eval "SUDO=\\$c_$k; p $k \\$a_$k \\$b_$k \\"\\$d_$k\\"" ;; esac
   done
 }}
 K= L=
-n() {{ printf '@%s BEGIN %s\\n@%s END %s , !%s\\n' $N $1 $N $1 $2; }}
-printf '@%s HELLO 1 %s uid=%s sudo=%s\\n' $N $W "$U" $A
+n() {{ echo "@$N BEGIN $1"; echo "@$N END $1 , !$2"; }}
+echo "@{token} HELLO 2 $N $W uid=$U sudo=$A"
 {lines}
-printf '@%s DONE\\n' $N
+echo "@$N DONE"
 """
 
 

@@ -7,7 +7,7 @@ Headers of images are read as bytes and decoded by us: no program that follows w
 from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, file, files, shell
-from pytest_kvmcheck.probes.virsh import each_domain
+from pytest_kvmcheck.probes.virsh import each_domain, section
 
 #: Directories that libvirt and the logs fill.
 _PLACES = (
@@ -150,7 +150,7 @@ DISKS: tuple[Probe, ...] = (
     # A call of its own: a domain whose QEMU is stuck blocks it, and it has no --nowait.
     shell(
         "domblkerror",
-        each_domain("echo @@$N $i; domblkerror $i;", running=True) + "v 2>&1; exit 0",
+        each_domain(f"{section('$i')} domblkerror $i;", running=True) + "v 2>&1; exit 0",
         "libvirt: I/O errors of the disks of the running domains",
         keyed=True,
         timeout_s=20,

@@ -6,7 +6,7 @@ Standard error goes where the answer goes, so that an error stays in the section
 from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import MAX_BYTES, Probe, Root, command, files, shell
-from pytest_kvmcheck.probes.virsh import NEEDS_VIRSH, VIRSH, each_domain
+from pytest_kvmcheck.probes.virsh import ASK, NEEDS_VIRSH, VIRSH, each_domain, section
 
 #: The daemons' configuration files by name: /etc/libvirt may be closed to all but root, where globs do not expand.
 _DAEMONS = (
@@ -35,7 +35,7 @@ def _domstats(groups: str) -> str:
     libvirt before 7.2 does not tell how long vCPUs wait; the kernel does.
     """
     return (
-        each_domain(f"echo @@$N $i; domstats $1 {groups} $i;", running=True)
+        each_domain(f"{section('$i')} domstats $1 {groups} $i;", running=True)
         + "echo @@$N uptime; read -r t _ </proc/uptime; echo $t\n"
         '[ -n "$u" ] || exit 0\n'
         "o=$(v --nowait 2>&1); case $o in *'unsupported option'*|*\"doesn't support option\"*) o=$(v 2>&1) ;; esac\n"
@@ -49,12 +49,13 @@ def _domstats(groups: str) -> str:
 LIBVIRT: tuple[Probe, ...] = (
     shell(
         "virsh",
-        NEEDS_VIRSH + f"""{VIRSH} "echo @@$N uri; uri; echo @@$N version; version; echo @@$N hostname; hostname;"""
-        """ echo @@$N all; list --all --uuid; echo @@$N running; list --uuid;"""
-        """ echo @@$N autostart; list --all --autostart --uuid;"""
-        """ echo @@$N persistent; list --all --persistent --uuid;"""
+        NEEDS_VIRSH + f'{ASK} "'
+        f"{section('uri')} uri; {section('version')} version; {section('hostname')} hostname;"
+        f" {section('all')} list --all --uuid; {section('running')} list --uuid;"
+        f" {section('autostart')} list --all --autostart --uuid; {section('persistent')} list --all --persistent --uuid;"
         # The last one: where KVM hangs, libvirt tries each QEMU for as long as a minute.
-        """ echo @@$N capabilities; capabilities" 2>&1""",
+        f" {section('capabilities')} capabilities"
+        '" 2>&1',
         "libvirt: connection, versions, capabilities and the lists of domains",
         sos_sections=(
             ("version", "sos_commands/virsh/virsh_-r_version"),
@@ -67,9 +68,9 @@ LIBVIRT: tuple[Probe, ...] = (
     shell(
         "domain",
         each_domain(
-            "echo @@$N $i/live; dumpxml $i; echo @@$N $i/saved; dumpxml --inactive $i;"
-            " echo @@$N $i/snapshots; snapshot-list $i; echo @@$N $i/info; dominfo $i;"
-            " echo @@$N $i/state; domstate --reason $i;"
+            f"{section('$i/live')} dumpxml $i; {section('$i/saved')} dumpxml --inactive $i;"
+            f" {section('$i/snapshots')} snapshot-list $i; {section('$i/info')} dominfo $i;"
+            f" {section('$i/state')} domstate --reason $i;"
         )
         + "v 2>&1; exit 0",
         "libvirt: live and saved definition, snapshots, state and messages of every domain",
@@ -107,9 +108,9 @@ LIBVIRT: tuple[Probe, ...] = (
         "echo @@$N nets; printf '%s\\n' \"${n%%@*}\"; echo @@$N pools; printf '%s\\n' \"${n#*@}\"\n"
         "k=net b=; for i in $n; do\n"
         "  case $i in @) k=pool; continue ;; *[!0-9a-fA-F-]*) continue ;; *-*-*-*-*) ;; *) continue ;; esac\n"
-        '  b="$b echo @@$N $k/$i/xml; $k-dumpxml $i; echo @@$N $k/$i/info; $k-info $i;"\n'
+        f'  b="$b {section("$k/$i/xml")} $k-dumpxml $i; {section("$k/$i/info")} $k-info $i;"\n'
         "done\n"
-        f'{VIRSH} "$b echo @@$N secrets; secret-list; echo @@$N filters; nwfilter-list" 2>&1; exit 0',
+        f'{ASK} "$b {section("secrets")} secret-list; {section("filters")} nwfilter-list" 2>&1; exit 0',
         "libvirt: networks and pools with their definitions, secrets (never their values) and filters",
         sos_sections=(("filters", "sos_commands/virsh/virsh_-r_nwfilter-list"),),
         keyed=True,

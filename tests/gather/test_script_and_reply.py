@@ -20,9 +20,11 @@ from pytest_kvmcheck.gather import reply, script
 from pytest_kvmcheck.gather.script import ARGUMENT_BYTES, build, carry
 from pytest_kvmcheck.probes import MAX_BYTES, PROBES, Probe, Root, probes_for
 from pytest_kvmcheck.probes.services import DELETED_LIBRARY
+from pytest_kvmcheck.probes.virsh import ASK, VIRSH
 
-NONCE = "0123456789abcdef0123456789abcdef"
-SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
+TOKEN = "0123456789abcdef0123456789abcdef"
+SECRET, INNER = "5ec2e7-5ec2e7-5ec2e7-5ec2e7", "1223e12-1223e12-1223e12"
+SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"], ["ksh93"], ["mksh"]]
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +34,9 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(*probes: Probe, shell: list[str] = SHELLS[0], sudo: bool = False, active: bool = False) -> dict[str, reply.Record]:
-    text = build(probes, NONCE, sudo=sudo, active=active)
+    text = build(probes, TOKEN, sudo=sudo, active=active)
     done = subprocess.run([*shell, "-c", text], capture_output=True, timeout=60, check=False)
-    found = reply.read(reply.decode(done.stdout), NONCE, probes)
+    found = reply.read(done.stdout, TOKEN, probes)
     assert found is not None, done.stderr
     assert found.complete
     return found.records
@@ -53,8 +55,8 @@ def test_output_error_and_exit_code(shell: list[str]) -> None:
 
 
 def test_anything_goes_through(shell: list[str]) -> None:
-    record = ask(Probe("x", "", r"""printf 'a\000b\377c\r\n@%s END x , !0\n' $N; printf '%s' "!$N!0!" >&2"""), shell=shell)["x"]
-    assert record.stdout == f"a\x00b\\xffc\r\n@{NONCE} END x , !0\n"
+    record = ask(Probe("x", "", r"""printf 'a\000b\377c\r\n@%s END x , !0\n' $N; printf '!forged!0!' >&2"""), shell=shell)["x"]
+    assert re.fullmatch(r"a\x00b\\xffc\r\n@[0-9a-f-]{36} END x , !0\n", record.stdout)
     assert record.rc == 0
 
 
@@ -220,17 +222,17 @@ def big(script: str, **options: Any) -> Probe:
     return Probe("big", "", script, **{"max_bytes": MAX_BYTES + 1000, "alone": True, **options})
 
 
-def raw(*probes: Probe, shell: list[str] = SHELLS[0], path: str = "") -> str:
+def raw(*probes: Probe, shell: list[str] = SHELLS[0], path: str = "") -> bytes:
     env = {**os.environ, **({"PATH": path} if path else {})}
-    command = [shutil.which(shell[0]) or shell[0], *shell[1:], "-c", build(probes, NONCE)]
-    return subprocess.run(command, capture_output=True, timeout=60, check=True, env=env).stdout.decode()
+    command = [shutil.which(shell[0]) or shell[0], *shell[1:], "-c", build(probes, TOKEN)]
+    return subprocess.run(command, capture_output=True, timeout=60, check=True, env=env).stdout
 
 
 def test_what_may_be_large_travels_compressed(shell: list[str]) -> None:
     many = big("i=0; while [ $i -lt 5000 ]; do echo the same line again and again $i; i=$((i+1)); done; echo err >&2; exit 3")
     text = raw(many, shell=shell)
-    assert f"@{NONCE} BEGIN big gzip\n" in text
-    record = (reply.read(text, NONCE, [many]) or pytest.fail("no reply")).records["big"]
+    assert b" BEGIN big gzip\n" in text
+    record = (reply.read(text, TOKEN, [many]) or pytest.fail("no reply")).records["big"]
     assert record.stdout.endswith("the same line again and again 4999\n")
     assert (record.rc, record.stderr.strip(), record.cause) == (3, "err", None)
     assert len(text) < len(record.stdout) / 4
@@ -244,7 +246,7 @@ def test_compressed_answers_are_bounded_and_may_be_empty_or_binary(shell: list[s
     empty = ask(big("exit 0"), shell=shell)["big"]
     assert (empty.cause, empty.stdout) == (None, "")
     binary = ask(big(r"""printf 'a\000b\377c\r\n@%s END big , !0\n' $N"""), shell=shell)["big"]
-    assert binary.stdout == f"a\x00b\\xffc\r\n@{NONCE} END big , !0\n"
+    assert re.fullmatch(r"a\x00b\\xffc\r\n@[0-9a-f-]{36} END big , !0\n", binary.stdout)
 
 
 def test_what_came_before_a_hang_is_told(shell: list[str]) -> None:
@@ -261,18 +263,20 @@ def test_without_gzip_it_travels_as_it_is(shell: list[str], tmp_path: Path) -> N
     probe = big("echo plain")
     text = raw(probe, shell=shell, path=str(tmp_path))
     if shell[0] != "busybox":  # it has a gzip of its own, whatever the PATH
-        assert f"@{NONCE} BEGIN big\n" in text
-    assert (reply.read(text, NONCE, [probe]) or pytest.fail("no reply")).records["big"].stdout == "plain\n"
+        assert b" BEGIN big\n" in text
+    assert (reply.read(text, TOKEN, [probe]) or pytest.fail("no reply")).records["big"].stdout == "plain\n"
 
 
-def frame(data: bytes, *, flag: str = " gzip", probe: str = "big") -> str:
-    body = base64.encodebytes(data).decode()
-    head = f"@{NONCE} HELLO 1 base64 uid=0 sudo=off\n@{NONCE} BEGIN {probe}{flag}\n"
-    return f"{head}{body}@{NONCE} END {probe} 1,2 !0\n@{NONCE} DONE\n"
+def hello(*frames: str, token: str = TOKEN) -> bytes:
+    return "".join((f"@{token} HELLO 2 {SECRET} base64 uid=0 sudo=off\n", *frames, f"@{SECRET} DONE\n")).encode()
 
 
-def read_one(text: str) -> reply.Record:
-    found = reply.read(text, NONCE, [big("echo")])
+def frame(data: bytes, *, flag: str = " gzip", probe: str = "big") -> bytes:
+    return hello(f"@{SECRET} BEGIN {probe}{flag}\n{base64.encodebytes(data).decode()}@{SECRET} END {probe} 1,2 !0\n")
+
+
+def read_one(text: bytes) -> reply.Record:
+    found = reply.read(text, TOKEN, [big("echo")])
     assert found
     return found.records["big"]
 
@@ -280,7 +284,7 @@ def read_one(text: str) -> reply.Record:
 def test_a_bomb_costs_no_memory() -> None:
     import tracemalloc
 
-    bomb = gzip.compress(gzip.compress(b"\0" * 10**9))
+    bomb = gzip.compress(gzip.compress(f"{INNER}\n".encode() + b"\0" * 10**9))
     bomb = gzip.decompress(bomb)  # 1 MB that unpacks to 1 GB
     text = frame(bomb)
     tracemalloc.start()
@@ -314,8 +318,9 @@ def test_damaged_compression_is_lost(data: bytes) -> None:
 def test_content_is_never_taken_for_compressed() -> None:
     """Only the head of the frame says so: what looks like gzip in an answer stays what it is."""
     data = gzip.compress(b"inner")
-    assert read_one(frame(data, flag="")).stdout == reply.decode(data)
-    assert read_one(frame(gzip.compress(data))).stdout == reply.decode(data)
+    said = f"{INNER}\n".encode() + data
+    assert read_one(frame(said, flag="")).stdout == reply.decode(data)
+    assert read_one(frame(gzip.compress(said))).stdout == reply.decode(data)
 
 
 def test_unknown_flags_are_lost() -> None:
@@ -357,7 +362,7 @@ def test_a_condition_that_does_not_hold(shell: list[str]) -> None:
 
 def test_active_probes_are_asked_on_request_only() -> None:
     probe = Probe("x", "", "echo sent", active=True)
-    assert "echo sent" not in build([probe], NONCE)
+    assert "echo sent" not in build([probe], TOKEN)
     held = ask(probe)["x"]
     assert (held.cause, held.stdout) == (Cause.SKIPPED, "")
     assert ask(probe, active=True)["x"].stdout == "sent\n"
@@ -365,39 +370,39 @@ def test_active_probes_are_asked_on_request_only() -> None:
 
 def test_root_only_is_not_tried_without_root() -> None:
     probe = Probe("x", "", "touch /tmp/never", root=Root.MUST)
-    script = build([probe], NONCE).replace("U=$(id -u)", "U=1000")
+    script = build([probe], TOKEN).replace("U=$(id -u)", "U=1000")
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=False)
-    found = reply.read(done.stdout.decode(), NONCE, [probe])
+    found = reply.read(done.stdout, TOKEN, [probe])
     assert found
     assert found.records["x"].cause is Cause.NOT_PERMITTED
 
 
-def whole_reply() -> str:
-    done = subprocess.run(["sh", "-c", build(probes_for("host"), NONCE)], capture_output=True, timeout=120, check=False)
-    return done.stdout.decode()
+def whole_reply() -> bytes:
+    done = subprocess.run(["sh", "-c", build(probes_for("host"), TOKEN)], capture_output=True, timeout=120, check=False)
+    return done.stdout
 
 
 def test_a_reply_cut_anywhere_loses_only_what_was_not_closed() -> None:
     text = whole_reply()
-    whole = reply.read(text, NONCE, probes_for("host"))
+    whole = reply.read(text, TOKEN, probes_for("host"))
     assert whole
     for cut in range(0, len(text), max(1, len(text) // 60)):
-        part = reply.read(text[:cut], NONCE, probes_for("host"))
+        part = reply.read(text[:cut], TOKEN, probes_for("host"))
         if part is None:
-            assert "HELLO" not in text[:cut] or cut < 100
+            assert b"HELLO" not in text[:cut] or cut < 100
             continue
         for name, record in part.records.items():
             assert record.cause is Cause.LOST or record.stdout == whole.records[name].stdout
 
 
-def test_a_reply_with_another_nonce_is_none() -> None:
+def test_a_reply_with_another_token_is_none() -> None:
     assert reply.read(whole_reply(), "f" * 32, probes_for("host")) is None
 
 
 def test_damage_inside_an_answer_is_lost() -> None:
     probe = Probe("x", "", "echo hello")
-    text = f"@{NONCE} HELLO 1 base64 uid=0 sudo=off\n@{NONCE} BEGIN x\naGVs*G8K\n@{NONCE} END x 1,2 !0\n@{NONCE} DONE\n"
-    found = reply.read(text, NONCE, [probe])
+    text = hello(f"@{SECRET} BEGIN x\naGVs*G8K\n@{SECRET} END x 1,2 !0\n")
+    found = reply.read(text, TOKEN, [probe])
     assert found
     assert found.records["x"].cause is Cause.LOST
 
@@ -412,7 +417,7 @@ def test_the_argument_survives_every_login_shell(login: str) -> None:
 
 def test_the_whole_script_fits_into_one_argument() -> None:
     for role in ("host", "guest"):
-        assert len(carry(build(probes_for(role), NONCE, sudo=True))) < ARGUMENT_BYTES * 2 / 3
+        assert len(carry(build(probes_for(role), TOKEN, sudo=True))) < ARGUMENT_BYTES * 2 / 3
 
 
 #: Commands that change something, and those that only may when their condition stands in the script (or None: never).
@@ -443,7 +448,7 @@ def test_probes_do_not_write_start_or_open_what_they_must_not() -> None:
                 assert unless, f"{probe.id}: {word}"
                 assert unless in f"{probe.when} {probe.script}", f"{probe.id}: {word} without {unless}"
         if "virsh" in probe.script and "list" in probe.script:
-            assert "virsh -r -c qemu:///system" in probe.script
+            assert VIRSH in probe.script or ASK in probe.script
         shell_only = re.sub(r"awk '.*?'", "", probe.script, flags=re.DOTALL)  # awk compares with the same sign
         shell_only = re.sub(r"2>&1|>&2|2?> ?/dev/null", "", shell_only)
         assert ">" not in shell_only, f"{probe.id} writes somewhere"
@@ -473,9 +478,10 @@ ABOUT_EACH_DOMAIN = [probe.id for probe in PROBES.values() if "v() {" in probe.s
 
 #: Not the real one: it lists 1,500 domains, and notes what it is asked. The kernel's bound for an argument is the real one.
 MANY_DOMAINS = """#!/bin/sh
-case $4 in
-list) seq -f '00000000-0000-4000-8000-%012.0f' 1500 ;;
-*) printf '%s\\n' "$4" | tr ';' '\\n' >>"$ASKED" ;;
+for last; do :; done
+case "$*" in
+*" list "*--uuid) seq -f '00000000-0000-4000-8000-%012.0f' 1500 ;;
+*) printf '%s\\n' "$last" | tr ';' '\\n' >>"$ASKED" ;;
 esac
 """
 

@@ -35,7 +35,8 @@ def outcomes(run: Run, name: str) -> dict[tuple[str, str], str]:
     return {(result["check"], result["subject"].removeprefix(name)): result["outcome"] for result in run.results}
 
 
-BANNER = r"printf 'Welcome!\n@0123456789abcdef HELLO 1 base64 uid=0 sudo=off\n@0123456789abcdef DONE\n'; echo 'last login' >&2"
+FORGED = "00000000-0000-4000-8000-000000000000"
+BANNER = rf"printf 'Welcome!\n@0123456789abcdef HELLO 2 {FORGED} base64 uid=0 sudo=off\n@{FORGED} DONE\n'; echo 'last login' >&2"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ echo*) echo "$rest" ;;
 "list --uuid"*) ;;
 list*autostart*) ;;
 list*) echo "{listing}"; echo ;;
-uri*) echo qemu:///system ;;
+uri*) echo "$VIRSH_DEFAULT_CONNECT_URI" ;;
 esac
 done
 """
@@ -350,7 +351,7 @@ dumpxml*) cat ${{rest##* }}.xml ;;
 snapshot*) printf ' Name   Creation Time   State\\n---------------------------------\\n\\n' ;;
 list*autostart*) ;;
 list*) cat list ;;
-uri*) echo qemu:///system ;;
+uri*) echo "$VIRSH_DEFAULT_CONNECT_URI" ;;
 esac; done""",
     )
     saved = tmp_path / "reply"
