@@ -12,14 +12,17 @@ PACKAGE = Path(__file__).parent.parent / "pytest_kvmcheck"
 #: From the bottom up. A module may import from its own layer and from those below.
 LAYERS = (
     ("errors",),
+    ("names",),
     ("evidence", "targets", "paths", "outcomes", "settings", "yamlfile"),
     ("probes",),
     ("gather", "facts", "inventory"),
     ("views",),
-    ("findings", "registry"),
+    ("findings", "parameters"),
+    ("registry",),
     ("catalog", "conditions", "contradictions", "subjects", "waivers"),
     ("profiles",),
     ("results",),
+    ("asked", "provenance"),
     ("plan",),
     ("reports",),
     ("plugin",),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvmcheck import catalog, inventory, plan, profiles, waivers
+from pytest_kvmcheck import asked, catalog, inventory, profiles, waivers
 from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.gather.transport import Connection
 
@@ -98,17 +98,17 @@ def waiver(**changes: str | None) -> str:
 
 
 WAIVERS = [
-    (waiver(expires=None), "site.yaml:1: 0.expires: is missing"),
-    (waiver(approver=None), "site.yaml:1: 0.approver: is missing"),
-    (waiver(owner=None), "site.yaml:1: 0.owner: is missing"),
-    (waiver(reason='""'), "site.yaml:3: 0.reason: is empty"),
-    (waiver(approver="Anna"), "site.yaml:5: 0.approver: the approver has to be someone else than the owner"),
-    (waiver(check="KVM-KSM-02"), "site.yaml:1: 0.check: unknown check id; did you mean KVM-KSM-002?"),
-    (waiver(expires="never"), "site.yaml:6: 0.expires: "),
-    (waiver(expires="31.12.2026"), "site.yaml:6: 0.expires: "),
+    (waiver(expires=None), "site.yaml:1: waiver 1.expires: is missing"),
+    (waiver(approver=None), "site.yaml:1: waiver 1.approver: is missing"),
+    (waiver(owner=None), "site.yaml:1: waiver 1.owner: is missing"),
+    (waiver(reason='""'), "site.yaml:3: waiver 1.reason: is empty"),
+    (waiver(approver="Anna"), "site.yaml:5: waiver 1.approver: the approver has to be someone else than the owner"),
+    (waiver(check="KVM-KSM-02"), "site.yaml:1: waiver 1.check: unknown check id; did you mean KVM-KSM-002?"),
+    (waiver(expires="never"), "site.yaml:6: waiver 1.expires: "),
+    (waiver(expires="31.12.2026"), "site.yaml:6: waiver 1.expires: "),
     (waiver(expires="2026-02-30"), "site.yaml:6: "),
     (waiver() + waiver(until="2026-12-31", expires=None), "site.yaml:"),
-    ("waivers:\n  - KVM-KSM-002\n", "site.yaml:2: waivers.0: "),
+    ("waivers:\n  - KVM-KSM-002\n", "site.yaml:2: waiver 1: expected keys and values, given: 'KVM-KSM-002'"),
     ("waiver: []\n", "site.yaml:1: waiver: unknown key; did you mean waivers?"),
 ]
 
@@ -128,8 +128,8 @@ INVENTORIES = [
         "site.yaml:2: hosts.kvm01.target: target: ssh://root:***@kvm01: a",
     ),
     ("hosts:\n  kvm01: {sudo: maybe}\n", "site.yaml:2: hosts.kvm01.sudo: "),
-    ("hosts:\n  kvm01:\nguests:\n  kvm01: {target: 'ssh://other'}\n", "site.yaml:1: two targets are called kvm01"),
-    ("hosts:\n  kvm01:\ndomains:\n  'sql*': [critcal]\n", "site.yaml:4: domains.sql*.0: "),
+    ("hosts:\n  kvm01:\nguests:\n  kvm01: {target: 'ssh://other'}\n", "site.yaml:4: guests.kvm01: two targets are called kvm01: another one is called the same"),
+    ("hosts:\n  kvm01:\ndomains:\n  'sql*': [critcal]\n", "site.yaml:4: domains.sql*.item 1: expected one of critical, database, realtime, legacy, throw-away, must-run, local, windows, linux, given: 'critcal'; did you mean critical?"),
     ("hosts:\n  - kvm01\n", "site.yaml:1: hosts: "),
     ("hosts:\n  -oProxyCommand=id:\n", "site.yaml:2: hosts.-oProxyCommand=id"),
 ]
@@ -164,7 +164,7 @@ def test_a_waiver_ends_with_its_day_in_utc(tmp_path: Path) -> None:
 def test_ansible_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KvmcheckError, match=r"^--hosts: ansible://kvm: no ansible-inventory is in PATH: pip install ansible-core$"):
-        plan._expanded(["ansible://kvm"], Connection())
+        asked._expanded(["ansible://kvm"], Connection())
 
 
 def test_an_ansible_inventory_that_fails_without_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,4 +176,4 @@ def test_an_ansible_inventory_that_fails_without_a_word(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("testinfra.backend.ansible.AnsibleBackend.get_hosts", get_hosts)
     with pytest.raises(KvmcheckError, match=r"^--hosts: ansible://kvm: AssertionError$"):
-        plan._expanded(["ansible://kvm"], Connection())
+        asked._expanded(["ansible://kvm"], Connection())
