@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import itertools
 import re
 import shutil
@@ -27,6 +28,14 @@ class Recording:
     spec: str
     manifest: Manifest
     evidence: Mapping[str, Evidence]
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        return {same_host(name): name for name in self.evidence}
+
+    def called(self, name: str) -> str | None:
+        """Return how the host *name* is written there, None when it is not among the hosts."""
+        return self._names.get(same_host(name))
 
     @property
     def started_at(self) -> dt.datetime:
@@ -64,7 +73,7 @@ class Asked:
                 continue
             recording = by_spec[entry.spec]
             whole.discard(entry.spec)
-            name = next((name for name in recording.evidence if same_host(name) == same_host(entry.name)), None)
+            name = recording.called(entry.name)
             if name is None:
                 raise self.inventory.error(
                     f"{entry.spec} has no host called {entry.name} (it has {', '.join(recording.evidence)})",
@@ -73,12 +82,11 @@ class Asked:
             spec = next(target.spec for target in recording.manifest.targets if target.name == name)
             found.append((replace(entry, spec=spec), entry.spec))
             evidence[entry.name], origin[entry.name] = replace(recording.evidence[name], host=entry.name), recording
-        described = {same_host(target.name): target for target in self.inventory.targets}
         for recording in self.recordings:
             if recording.spec not in whole:
                 continue
             for target in recording.manifest.targets:
-                told = described.get(same_host(target.name))
+                told = self.inventory.find(target.name)
                 found.append((replace(told, name=target.name, spec=target.spec) if told else target, recording.spec))
                 evidence[target.name], origin[target.name] = recording.evidence[target.name], recording
         return distinct(found), evidence, origin
@@ -125,12 +133,11 @@ def _split(hosts: str) -> list[str]:
 
 def _demand_undescribed(spec: str, inventory: Inventory) -> None:
     """Refuse a target that the inventory knows by another way: what it says of the host would be lost without a word."""
-    for entry in inventory.targets:
-        if same_host(entry.name) == same_host(name_of(spec)):
-            raise KvmcheckError(
-                f"--hosts: {hide_password(spec)}: the inventory reaches {entry.name} by {hide_password(entry.spec)};"
-                f" ask for it by its name: --hosts={entry.name}"
-            )
+    if entry := inventory.find(name_of(spec)):
+        raise KvmcheckError(
+            f"--hosts: {hide_password(spec)}: the inventory reaches {entry.name} by {hide_password(entry.spec)};"
+            f" ask for it by its name: --hosts={entry.name}"
+        )
 
 
 def _recordings(specs: Iterable[str]) -> Iterable[Recording]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -67,6 +68,14 @@ class Inventory:
     targets: tuple[Target, ...] = ()
     clusters: Mapping[str, str] = field(default_factory=dict)
     source: YamlFile | None = None
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Target]:
+        return {same_host(target.name): target for target in self.targets}
+
+    def find(self, name: str) -> Target | None:
+        """Return what the file says of the host or guest *name*, however that is written."""
+        return self._by_name.get(same_host(name))
 
     def error(self, message: str, path: tuple[str, ...]) -> KvmcheckError:
         """Return the complaint *message*, with its place where there is a file."""

@@ -31,7 +31,7 @@ class Parameter:
     def problem(self, value: Any) -> str:
         """Return what is wrong with *value*, else the empty string."""
         if value is None:
-            return "" if self.default is None else "has no value"
+            return "" if self.default is None else f"expected {self}, and nothing is given"
         return self._wrong(value)
 
     def _wrong(self, value: Any) -> str:
@@ -129,7 +129,7 @@ class Number(Whole):
 
 
 class Text(Parameter):
-    r"""A line of text: not blank, without characters that are not seen; all of it matches *pattern*, which *called* describes.
+    r"""A line of text with a letter or digit, without characters that are not seen; all of it matches *pattern*, if there is one.
 
     >>> Text(None, "[0-9.]+", "a version").problem("\u200b"), Text(None).problem(" ")
     ("expected a version, given: '\\u200b'", "expected a text, given: ' '")
@@ -144,7 +144,7 @@ class Text(Parameter):
         return "" if sound and self._says(value) else self._expected(value)
 
     def _says(self, value: str) -> bool:
-        return not self.pattern or re.fullmatch(self.pattern, value) is not None
+        return re.fullmatch(self.pattern, value) is not None if self.pattern else says_something(value)
 
     def _schema(self) -> dict[str, Any]:
         return {"type": "string", "minLength": 1, **({"pattern": f"^({self.pattern})$"} if self.pattern else {})}

@@ -276,6 +276,22 @@ def _validate(source: YamlFile, check_id: str, entry: Entry, checks: Mapping[str
             raise source.error(problem, key)
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of profile files, for editors."""
-    return ProfileFile.model_json_schema()
+def json_schema(checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Return the JSON Schema of profile files, for editors: with the parameters of each check and their bounds."""
+    schema = ProfileFile.model_json_schema()
+    common = schema["$defs"]["Entry"]["properties"]
+    schema["properties"]["checks"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            check.id: {"description": check.title, "anyOf": [_entry_schema(check, common), {"type": "null"}]}
+            for check in checks.values()
+        },
+    }
+    return schema
+
+
+def _entry_schema(check: Check, common: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {name: declared.schema() for name, declared in check.declared.items()}
+    params = {"type": "object", "additionalProperties": False, "properties": parameters}
+    return {"type": "object", "additionalProperties": False, "properties": {**common, "params": params}}

@@ -188,5 +188,7 @@ def distinct(asked: Iterable[tuple[Target, str]]) -> list[Target]:
             continue
         names = target.name if other.name == target.name else f"{other.name} and {target.name} (one name)"
         what = f"both from {its}" if its == source else f"{hide_password(its)} and {hide_password(source)}"
-        raise KvmcheckError(f"two targets are called {names}: {what}; ask for one of them, or name them in an inventory file")
+        recorded = any(found.startswith("bundle:") for found in (its, source))
+        advice = "judge them in two runs" if recorded else "ask for one of them, or name them in an inventory file"
+        raise KvmcheckError(f"two targets are called {names}: {what}; {advice}")
     return sorted((target for target, _ in seen.values()), key=lambda target: target.name)

@@ -128,8 +128,14 @@ INVENTORIES = [
         "site.yaml:2: hosts.kvm01.target: target: ssh://root:***@kvm01: a",
     ),
     ("hosts:\n  kvm01: {sudo: maybe}\n", "site.yaml:2: hosts.kvm01.sudo: "),
-    ("hosts:\n  kvm01:\nguests:\n  kvm01: {target: 'ssh://other'}\n", "site.yaml:4: guests.kvm01: two targets are called kvm01: another one is called the same"),
-    ("hosts:\n  kvm01:\ndomains:\n  'sql*': [critcal]\n", "site.yaml:4: domains.sql*.item 1: expected one of critical, database, realtime, legacy, throw-away, must-run, local, windows, linux, given: 'critcal'; did you mean critical?"),
+    (
+        "hosts:\n  kvm01:\nguests:\n  kvm01: {target: 'ssh://other'}\n",
+        "site.yaml:4: guests.kvm01: two targets are called kvm01: another one is called the same",
+    ),
+    (
+        "hosts:\n  kvm01:\ndomains:\n  'sql*': [critcal]\n",
+        "site.yaml:4: domains.sql*.item 1: expected one of critical, database, ",
+    ),
     ("hosts:\n  - kvm01\n", "site.yaml:1: hosts: "),
     ("hosts:\n  -oProxyCommand=id:\n", "site.yaml:2: hosts.-oProxyCommand=id"),
 ]
