@@ -18,7 +18,7 @@ from pytest_kvmcheck.gather.bundle import Manifest
 from pytest_kvmcheck.gather.transport import Connection
 from pytest_kvmcheck.inventory import Inventory
 from pytest_kvmcheck.subjects import IMPLICIT_CLUSTER
-from pytest_kvmcheck.targets import Target, check_spec, distinct, hide_password, name_of, same_host
+from pytest_kvmcheck.targets import RECORDED, Target, check_spec, distinct, hide_password, name_of, same_host
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _split(hosts: str) -> list[str]:
     if not specs:
         raise KvmcheckError("--hosts: no host to check: it is empty")
     for before, spec in itertools.pairwise(specs):
-        if "@" in spec and ":" not in spec and re.search(r"//[^@]*:[^@]*\D[^@]*$|//[^@]*:$", before):
+        if "@" in spec and "://" not in spec and not spec.startswith(RECORDED) and re.search(r"//[^@]*:[^@]*$", before):
             check_spec(f"{before},{spec}")
     return specs
 
