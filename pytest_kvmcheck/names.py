@@ -21,7 +21,7 @@ _PHONETIC = re.compile(
 )
 
 #: Letters and digits that most fonts draw alike.
-_ALIKE = str.maketrans({"I": "l", "1": "l", "|": "l", "0": "O", "\u0131": "i"})
+_ALIKE = str.maketrans({"I": "l", "|": "l", "0": "O", "\u0131": "i"})
 
 
 def hidden(text: str) -> str:
@@ -92,7 +92,7 @@ def alike(one: str, other: str) -> bool:
     mine, its = words(one), words(other)
     if mine <= its or its <= mine or "".join(sorted(mine)) == "".join(sorted(its)):
         return True
-    return words(_drawn(one)) == words(_drawn(other))
+    return any(words(_drawn(one, digit)) == words(_drawn(other, digit)) for digit in "li")
 
 
 def resembles(one: str, other: str) -> bool:
@@ -108,6 +108,6 @@ def _glance(name: str) -> str:
     return re.sub(r"[\W_]", "", _drawn(folded(name)).casefold())
 
 
-def _drawn(name: str) -> str:
-    """Return *name* as it looks in most fonts."""
-    return unicodedata.normalize("NFKC", name).translate(_ALIKE).replace("rn", "m").replace("vv", "w")
+def _drawn(name: str, digit: str = "l") -> str:
+    """Return *name* as it looks in most fonts; a 1 looks like *digit*."""
+    return unicodedata.normalize("NFKC", name).replace("1", digit).translate(_ALIKE).replace("rn", "m").replace("vv", "w")

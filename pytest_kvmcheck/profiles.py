@@ -279,7 +279,7 @@ def _validate(source: YamlFile, check_id: str, entry: Entry, checks: Mapping[str
 def json_schema(checks: Mapping[str, Check]) -> dict[str, Any]:
     """Return the JSON Schema of profile files, for editors: with the parameters of each check and their bounds."""
     schema = ProfileFile.model_json_schema()
-    common = schema["$defs"]["Entry"]["properties"]
+    common = {name: {"$ref": f"#/$defs/Entry/properties/{name}"} for name in schema["$defs"]["Entry"]["properties"]}
     schema["properties"]["checks"] = {
         "type": "object",
         "additionalProperties": False,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_kvmcheck.errors import KvmcheckError
-from pytest_kvmcheck.yamlfile import did_you_mean
 
 if TYPE_CHECKING:
     import pytest
@@ -100,6 +99,8 @@ def active(config: pytest.Config) -> bool:
 
 def _demand_known() -> None:
     """Raise :class:`KvmcheckError` for a variable that looks like one of ours and is none. Of ini keys pytest tells."""
+    from pytest_kvmcheck.yamlfile import did_you_mean
+
     known = ["kvmcheck", *(f"kvmcheck_{name}" for name in (*(row[0] for row in (*VALUES, *NUMBERS)), "active"))]
     for name in os.environ:
         if name.upper().startswith("KVMCHECK") and name not in {key.upper() for key in known}:
