@@ -10,13 +10,27 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from pytest_kvmcheck import EvidenceMissing, Findings, NotApplicable, Params, Severity, check, note
+from pytest_kvmcheck import (
+    EvidenceMissing,
+    Findings,
+    Flag,
+    Items,
+    NotApplicable,
+    Number,
+    Params,
+    Severity,
+    Text,
+    Whole,
+    check,
+    note,
+)
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cpulist import format_cpulist
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domain_disk import Disk
 from pytest_kvmcheck.facts.pool import Pool
 from pytest_kvmcheck.facts.virtnet import VirtNetwork
+from pytest_kvmcheck.parameters import fewest, none_first
 from pytest_kvmcheck.views import identity as identities
 from pytest_kvmcheck.views.cluster import Cluster
 from pytest_kvmcheck.views.cpu import capabilities, cpuinfo, online_cpus, uname
@@ -82,7 +96,7 @@ def _dotted(version: tuple[int, ...]) -> str:
     title="Kernel, QEMU, libvirt and firmware versions are aligned",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "uname", "packages"),
-    params={"max_minor_skew": 0},
+    params={"max_minor_skew": Whole(0, 0, 5, strictest=min)},
 )
 def test_versions_are_aligned(cluster: Cluster, params: Params) -> None:
     """A guest finds on every host of the cluster what it was started with.
@@ -342,7 +356,7 @@ _STALE_S = 3600
     title="Hosts agree on the time and the time zone",
     severity=Severity.MEDIUM,
     reads=("clock", "chrony_tracking", "chrony_sources", "now"),
-    params={"max_skew_ms": 50},
+    params={"max_skew_ms": Number(50, 1, 10_000, strictest=min)},
 )
 def test_hosts_agree_on_time(cluster: Cluster, params: Params) -> None:
     """A guest that moves does not travel in time.
@@ -434,7 +448,7 @@ def _judge_servers(cluster: Cluster, findings: Findings) -> None:
     title="Every shared LUN and pool is visible on every host under the same name",
     severity=Severity.HIGH,
     reads=("virsh", "domain", "objects", "scsi_disks", "scsi_wwids", "dm_maps", "dm_slaves", "block_devices", "mounts", "images"),
-    params={"ignore_wwids": ()},
+    params={"ignore_wwids": Items((), Text("", r"[\w.:-]{8,}", "a WWID"), strictest=fewest)},
 )
 def test_shared_storage_is_everywhere(cluster: Cluster, params: Params) -> None:
     """A guest finds its disks on every host, by the name that its definition has for them.
@@ -690,7 +704,7 @@ def _network_terms(net: VirtNetwork) -> str:
     title="Where guests are pinned, hosts have the same CPU and NUMA layout",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "cpu_lists", "cpu_topology", "numa", "isolation"),
-    params={"manager_repins": False},
+    params={"manager_repins": Flag(False, strictest=min)},
 )
 def test_layouts_are_equal(cluster: Cluster, params: Params) -> None:
     """A pin means the same CPU, core and node wherever the guest goes.
@@ -766,7 +780,7 @@ def test_layouts_are_equal(cluster: Cluster, params: Params) -> None:
     title="Huge-page sizes and pools allow failover",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "hugepages", "hugepages_node", "meminfo"),
-    params={"n_minus": 1},
+    params={"n_minus": Whole(1, 1, 3, strictest=max)},
 )
 def test_huge_pages_allow_failover(cluster: Cluster, params: Params) -> None:
     """When a host is lost, the others have huge pages for its guests.
@@ -844,7 +858,7 @@ def _all_told(cluster: Cluster, rooms: Mapping[str, Room], lost: Iterable[str]) 
         *("virsh", "domain", "scsi_disks", "scsi_wwids", "dm_maps", "dm_slaves", "block_devices", "mounts"),
         *("qemu_conf", "systemd_units", "images", "objects"),
     ),
-    params={"managed_by": None},
+    params={"managed_by": Text(None, strictest=none_first)},
 )
 def test_no_disk_has_two_writers(cluster: Cluster, params: Params) -> None:
     """One guest, one host; one disk, one writer.
@@ -979,7 +993,11 @@ def _local_locks(host: Host) -> str:
     title="The cluster has room for the loss of one host",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "domstats", "meminfo", "cpu_lists", "hugepages", "hugepages_node"),
-    params={"n_minus": 1, "max_ratio_degraded": 8.0, "reserve_pct": 10},
+    params={
+        "n_minus": Whole(1, 1, 3, strictest=max),
+        "max_ratio_degraded": Number(8.0, 0.5, 32, strictest=min),
+        "reserve_pct": Number(10, 0, 50, strictest=max),
+    },
 )
 def test_room_for_the_loss_of_a_host(cluster: Cluster, params: Params) -> None:
     """When a host is lost, the others can take over its guests.

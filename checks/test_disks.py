@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Items, Number, Params, Severity, Whole, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
@@ -141,7 +141,7 @@ def has_a_header(disk: Disk) -> str | None:
     title="The image format is explicit, matches reality and suits the workload",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "images"),
-    params={"preferred_formats": ("raw",)},
+    params={"preferred_formats": Items(("raw",), Choice("raw", "qcow2", "qed", "vmdk", "vdi", "vhdx"), least=1)},
     applies=all_of(is_a_disk, has_a_header),
 )
 def test_image_format(host: Host, domain: Domain, disk: Disk, params: Params) -> None:
@@ -206,7 +206,12 @@ def is_cached_by_qemu(disk: Disk) -> str | None:
     title="The cache mode is safe and meets policy",
     severity=Severity.HIGH,
     reads=("virsh", "domain"),
-    params={"allowed_modes": ("none", "directsync", "writethrough", "writeback"), "outside_allowed": Choice("warn", "fail")},
+    params={
+        "allowed_modes": Items(
+            ("none", "directsync", "writethrough", "writeback"), Choice("none", "directsync", "writethrough", "writeback"), least=1
+        ),
+        "outside_allowed": Choice("warn", "fail"),
+    },
     applies=all_of(is_a_disk, is_writable, is_cached_by_qemu),
 )
 def test_cache_mode(domain: Domain, disk: Disk, params: Params) -> None:
@@ -340,7 +345,7 @@ def is_critical(domain: Domain) -> str | None:
     title="Busy disks are served by an iothread",
     severity=Severity.LOW,
     reads=("virsh", "domain"),
-    params={"max_disks_per_thread": 2},
+    params={"max_disks_per_thread": Whole(2, 1, 32)},
     applies=all_of(is_a_disk, is_virtio, is_critical),
 )
 def test_disk_has_an_iothread(domain: Domain, disk: Disk, params: Params) -> None:
@@ -544,7 +549,7 @@ def _thin(host: Host, disk: Disk) -> str:
     title="Backing chains of disks are short",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "images"),
-    params={"max_chain": 2},
+    params={"max_chain": Whole(2, 0, 32)},
     applies=is_a_disk,
 )
 def test_backing_chain_is_short(host: Host, domain: Domain, disk: Disk, params: Params) -> None:
@@ -598,7 +603,7 @@ def _chain(host: Host, domain: Domain, disk: Disk, enough: int) -> list[str]:
     title="Snapshots and checkpoints of a guest are few and young",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "images", "now"),
-    params={"max_snapshots": 2, "max_age_days": 7},
+    params={"max_snapshots": Whole(2, 0, 100), "max_age_days": Number(7, 0, 366)},
 )
 def test_snapshots_are_few(host: Host, domain: Domain, params: Params) -> None:
     """Snapshots are taken for a change and gone when it is done.
@@ -681,7 +686,13 @@ def has_images(host: Host) -> str | None:
     title="Image file systems, pools and thin pools have free space and bounded oversubscription",
     severity=Severity.HIGH,
     reads=("virsh", "domain", "objects", "images", "df", "mounts", "domstats", "dm_maps", "dm_slaves", "lvm"),
-    params={"warn_pct": 80, "crit_pct": 90, "thin_crit_pct": 85, "max_oversub": 2.0, "oversub_level": Choice("warn", "fail")},
+    params={
+        "warn_pct": Number(80, 1, 99),
+        "crit_pct": Number(90, 1, 99),
+        "thin_crit_pct": Number(85, 1, 99),
+        "max_oversub": Number(2.0, 0.1, 20),
+        "oversub_level": Choice("warn", "fail"),
+    },
     applies=has_images,
 )
 def test_space_for_images(host: Host, params: Params) -> None:
@@ -826,7 +837,7 @@ def is_plain_file(host: Host, disk: Disk) -> str | None:
     title="Critical image files are preallocated",
     severity=Severity.INFO,
     reads=("virsh", "domain", "images", "domstats"),
-    params={"prealloc_pct": 95},
+    params={"prealloc_pct": Number(95, 1, 100)},
     applies=all_of(is_critical, is_a_disk, is_writable, is_plain_file),
 )
 def test_image_is_preallocated(host: Host, domain: Domain, disk: Disk, params: Params) -> None:
@@ -939,7 +950,10 @@ PAUSED, IO_REASON = 3, 5
         *("virsh", "domstats", "domblkerror", "kernel_log", "now", "mdstat"),
         *("images", "mounts", "block_devices", "dm_maps", "dm_slaves", "objects", "df", "domain"),
     ),
-    params={"allowed_policies": (None, "enospace", "stop", "report"), "window_h": 168},
+    params={
+        "allowed_policies": Items((None, "enospace", "stop", "report"), Choice(None, "enospace", "stop", "report"), least=1),
+        "window_h": Whole(168, 1, 8784),
+    },
     applies=is_a_disk,
 )
 def test_disk_is_without_error(host: Host, domain: Domain, disk: Disk, params: Params) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Items, Number, Params, Severity, Text, Whole, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
@@ -171,7 +171,7 @@ TIMESYNCD_AGE_S = 4200
     title="The guest clock is synchronised, ideally to the KVM PTP clock",
     severity=Severity.MEDIUM,
     reads=("chrony_tracking", "chrony_sources", "ntpd_variables", "timesyncd_stamp", "systemd_units", "now", "ptp_clocks"),
-    params={"max_offset_ms": 50},
+    params={"max_offset_ms": Number(50, 0.001, 10_000)},
 )
 def test_guest_clock_is_synchronised(guest: Host, params: Params) -> None:
     """Something in the guest keeps its clock right.
@@ -301,7 +301,13 @@ def test_guest_uses_its_queues(guest: Host) -> None:
     title="The QEMU guest agent is running",
     severity=Severity.LOW,
     reads=("virtio_ports", "systemd_units", "agent_conf", "cpu_lists"),
-    params={"required_rpcs": ("guest-fsfreeze-freeze", "guest-set-time")},
+    params={
+        "required_rpcs": Items(
+            ("guest-fsfreeze-freeze", "guest-set-time"),
+            Text("", r"guest-[a-z0-9-]+", "a command of the agent, such as guest-set-time"),
+            least=1,
+        )
+    },
 )
 def test_guest_agent_runs(guest: Host, params: Params) -> None:
     """The host can ask the guest to hold still for a backup and to set its clock.
@@ -352,7 +358,13 @@ def has_plain_disks(guest: Host) -> str | None:
     title="Disk scheduling and trimming suit virtual disks",
     severity=Severity.LOW,
     reads=("guest_disks", "mounts", "dm_maps", "dm_slaves", "systemd_units"),
-    params={"allowed_schedulers": ("none", "mq-deadline", "noop", "deadline")},
+    params={
+        "allowed_schedulers": Items(
+            ("none", "mq-deadline", "noop", "deadline"),
+            Choice("none", "mq-deadline", "noop", "deadline", "kyber", "bfq", "cfq"),
+            least=1,
+        )
+    },
     applies=has_plain_disks,
 )
 def test_guest_disks_are_scheduled_and_trimmed(guest: Host, params: Params) -> None:
@@ -448,7 +460,11 @@ def _swap_rate(guest: Host) -> float:
     title="The database guest does not swap",
     severity=Severity.MEDIUM,
     reads=("swaps", "counters", "counters_later", "vm_settings", "thp"),
-    params={"max_swap_mib": 0, "max_swappiness": 10, "guest_thp": None},
+    params={
+        "max_swap_mib": Whole(0, 0, 16_384),
+        "max_swappiness": Whole(10, 0, 100),
+        "guest_thp": Choice(None, "always", "madvise", "never"),
+    },
 )
 def test_guest_does_not_swap(guest: Host, params: Params) -> None:
     """The guest has all that it works with in memory.
@@ -509,9 +525,14 @@ def has_tuned(guest: Host) -> str | None:
     severity=Severity.LOW,
     reads=("systemd_units", "tuned"),
     params={
-        "allowed_profiles": (
-            *("virtual-guest", "throughput-performance", "latency-performance", "network-latency", "oracle", "mssql"),
-            *("postgresql", "sap-hana-kvm-guest", "realtime-virtual-guest"),
+        "allowed_profiles": Items(
+            (
+                *("virtual-guest", "throughput-performance", "latency-performance", "network-latency", "oracle", "mssql"),
+                *("postgresql", "sap-hana-kvm-guest", "realtime-virtual-guest"),
+            ),
+            Text(""),
+            least=1,
+            most=30,
         )
     },
     applies=has_tuned,
@@ -615,7 +636,7 @@ def test_first_boot_is_over(guest: Host) -> None:
     title="The guest sees little stolen CPU time",
     severity=Severity.MEDIUM,
     reads=("counters", "counters_later", "detect_virt", "cmdline"),
-    params={"max_steal_pct": 5, "sample_s": 10},
+    params={"max_steal_pct": Number(5, 0, 50), "sample_s": Number(10, 1, 60)},
     applies=is_a_kvm_guest,
 )
 def test_guest_is_not_robbed(guest: Host, params: Params) -> None:

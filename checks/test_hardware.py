@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, Text, Whole, check, note
 from pytest_kvmcheck.conditions import all_of, bare_metal, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
@@ -30,7 +30,7 @@ def has_dmi(host: Host) -> str | None:
     title="System firmware is not stale",
     severity=Severity.LOW,
     reads=("detect_virt", "dmi", "now", "cpu_lists"),
-    params={"max_bios_age_days": 1095, "expected_bios_version": None},
+    params={"max_bios_age_days": Whole(1095, 30, 3650), "expected_bios_version": Text(None)},
     applies=all_of(bare_metal, has_dmi),
 )
 def test_firmware_is_recent(host: Host, params: Params) -> None:
@@ -83,21 +83,12 @@ def is_x86(host: Host) -> str | None:
     return None if machine.x86 else f"not x86 but {machine.machine}"
 
 
-def _revision(value: object) -> int | None:
-    """Return a microcode revision as a profile gives it: hexadecimal text, or a number. Raises ValueError."""
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    if not isinstance(value, str) or not re.fullmatch(r"(0x)?[0-9a-fA-F]{1,8}", value):
-        raise ValueError(f"min_microcode is {value!r}, expected a hexadecimal number such as 0x2b000590")
-    return int(value, 16)
-
-
 @check(
     "KVM-CPU-009",
     title="All CPUs run one, sufficiently recent microcode revision",
     severity=Severity.HIGH,
     reads=("uname", "detect_virt", "microcode", "vulnerabilities"),
-    params={"min_microcode": None},
+    params={"min_microcode": Text(None, "(0x)?[0-9a-fA-F]{1,8}", 'a hexadecimal number in quotes, such as "0x2b000590"')},
     applies=all_of(is_x86, bare_metal),
 )
 def test_microcode(host: Host, params: Params) -> None:
@@ -125,7 +116,7 @@ def test_microcode(host: Host, params: Params) -> None:
         https://docs.kernel.org/arch/x86/microcode.html
         https://docs.kernel.org/admin-guide/hw-vuln/index.html
     """
-    least = _revision(params.min_microcode)
+    least = int(params.min_microcode, 16) if params.min_microcode else None
     with Findings() as findings:
         for (family, model, stepping), revisions in sorted(microcode(host).items()):
             name = f"CPUs of family {family}, model {model}, stepping {stepping}"
@@ -167,7 +158,7 @@ _LOGGED = re.compile(r"[Mm]achine check events logged")
     title="No corrected-error storm or uncorrected hardware error is recorded",
     severity=Severity.HIGH,
     reads=("detect_virt", "edac", "meminfo", "kernel_log", "cpu_lists"),
-    params={"max_ce": 100},
+    params={"max_ce": Whole(100, 0, 10_000)},
     applies=errors_are_seen,
 )
 def test_hardware_errors(host: Host, params: Params) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Number, Params, Severity, Whole, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
@@ -296,7 +296,12 @@ def _profit(host: Host) -> int:
     title="KSM pays for itself",
     severity=Severity.LOW,
     reads=("ksm", "cpu_lists", "counters", "counters_later", "uname"),
-    params={"min_scans": 3, "min_sharing_ratio": 2.0, "max_unshared_ratio": 10.0, "max_ksmd_pct": 20},
+    params={
+        "min_scans": Whole(3, 1, 1000),
+        "min_sharing_ratio": Number(2.0, 0.1, 100),
+        "max_unshared_ratio": Number(10.0, 0.1, 1000),
+        "max_ksmd_pct": Number(20, 1, 99),
+    },
     applies=ksm_merges,
 )
 def test_ksm_pays(host: Host, params: Params) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import EvidenceMissing, Findings, Items, Number, Params, Regex, Severity, Whole, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
@@ -201,7 +201,7 @@ def test_no_debug_now(host: Host) -> None:
     title="Guest lifecycle auditing is on",
     severity=Severity.LOW,
     reads=("libvirt_conf", "systemd_units", "audit_status", "cmdline"),
-    params={"min_audit_level": 1, "require_audit_logging": False},
+    params={"min_audit_level": Whole(1, 1, 2), "require_audit_logging": False},
 )
 def test_auditing(host: Host, params: Params) -> None:
     """Who started which guest with what is written down.
@@ -285,14 +285,18 @@ def _judge_audit_kernel(host: Host, _: Params, findings: Findings) -> None:
     severity=Severity.MEDIUM,
     reads=("audit_failures", "journal", "now", "systemd_units"),
     params={
-        "window_h": 24,
-        "max_errors": 0,
-        "ignore_patterns": (
-            "End of file while reading data",
-            "End of file from qemu monitor",
-            "Domain not found",
-            "Guest agent is not responding",
-            "guest agent is not connected",
+        "window_h": Whole(24, 1, 744),
+        "max_errors": Whole(0, 0, 1000),
+        "ignore_patterns": Items(
+            (
+                "End of file while reading data",
+                "End of file from qemu monitor",
+                "Domain not found",
+                "Guest agent is not responding",
+                "guest agent is not connected",
+            ),
+            Regex(),
+            most=50,
         ),
     },
 )
@@ -372,7 +376,7 @@ _LOG_WARNINGS = re.compile("|".join(QEMU_LOG_WARNINGS))
     title="The QEMU log of each domain has no recent error",
     severity=Severity.MEDIUM,
     reads=("qemu_log", "domain", "now", "virsh"),
-    params={"window_d": 7, "error_patterns": QEMU_LOG_FATAL},
+    params={"window_d": Whole(7, 1, 366), "error_patterns": Items(QEMU_LOG_FATAL, Regex(), least=1, most=50)},
     applies=has_a_log,
 )
 def test_qemu_log(domain: Domain, params: Params) -> None:
@@ -429,7 +433,7 @@ def test_qemu_log(domain: Domain, params: Params) -> None:
     title="Log space is bounded",
     severity=Severity.MEDIUM,
     reads=("df", "mounts", "log_sizes"),
-    params={"max_use_pct": 85, "max_libvirt_mb": 2048},
+    params={"max_use_pct": Number(85, 1, 99), "max_libvirt_mb": Number(2048, 1, 102_400)},
 )
 def test_log_space(host: Host, params: Params) -> None:
     """Logs have room, and those of libvirt do not grow without end.

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Items, Number, Params, Severity, Whole, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
@@ -178,7 +178,7 @@ def pages_wanted(host: Host) -> str | None:
     title="The huge-page pool is exactly what was requested: complete, without surplus, not idle",
     severity=Severity.HIGH,
     reads=("hugepages", "cmdline", "meminfo", "sysctl_files", "virsh", "domain"),
-    params={"max_overcommit": 0, "max_idle_ratio": 0.25},
+    params={"max_overcommit": Whole(0, 0, 100_000), "max_idle_ratio": Number(0.25, 0, 0.95)},
     applies=pages_wanted,
 )
 def test_pool_is_as_requested(host: Host, params: Params) -> None:
@@ -296,7 +296,7 @@ def test_pool_survives_reboot(host: Host) -> None:
     title="Transparent huge pages are available to guests",
     severity=Severity.MEDIUM,
     reads=("thp", "cpu_lists", "virsh", "domain"),
-    params={"latency_sensitive": False, "allowed": ("always", "madvise")},
+    params={"latency_sensitive": False, "allowed": Items(("always", "madvise"), Choice("always", "madvise", "never"), least=1)},
 )
 def test_transparent_huge_pages(host: Host, params: Params) -> None:
     """Guest memory can be backed by huge pages without anyone reserving them.
@@ -344,7 +344,7 @@ def test_transparent_huge_pages(host: Host, params: Params) -> None:
     title="Locked guest memory is bounded by hard_limit",
     severity=Severity.HIGH,
     reads=("virsh", "domain", "meminfo"),
-    params={"min_overhead_mib": 1024, "reserve_mib": 4096},
+    params={"min_overhead_mib": Whole(1024, 64, 65_536), "reserve_mib": Whole(4096, 256, 1_048_576)},
 )
 def test_locked_memory_is_bounded(host: Host, domain: Domain, params: Params) -> None:
     """A guest whose memory is locked cannot take all memory of the host with it.
@@ -485,7 +485,7 @@ def _page_of_mount(host: Host, mount: Mount) -> int:
     title="Large or critical guests use static huge pages",
     severity=Severity.LOW,
     reads=("virsh", "domain", "qemu_process", "qemu_proc"),
-    params={"large_guest_gib": 32},
+    params={"large_guest_gib": Number(32, 0, 1024)},
 )
 def test_large_guests_use_huge_pages(domain: Domain, params: Params) -> None:
     """The memory of guests that matter lies on reserved huge pages.
@@ -539,7 +539,7 @@ def test_large_guests_use_huge_pages(domain: Domain, params: Params) -> None:
     title="hard_limit is absent, or large enough not to kill the guest",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "qemu_process", "qemu_proc", "qemu_cgroup"),
-    params={"min_overhead_mib": 1024, "overhead_pct": 10},
+    params={"min_overhead_mib": Whole(1024, 64, 65_536), "overhead_pct": Whole(10, 0, 100)},
 )
 def test_hard_limit_leaves_room(domain: Domain, params: Params) -> None:
     """No guest dies of a limit that forgot what QEMU itself needs.
@@ -599,7 +599,7 @@ def domain_runs(domain: Domain) -> str | None:
     title="Critical guests run with their full memory (no balloon shrink)",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "domstats"),
-    params={"min_ratio": 0.5},
+    params={"min_ratio": Number(0.5, 0.05, 1)},
     applies=domain_runs,
 )
 def test_balloon_is_not_shrunk(domain: Domain, params: Params) -> None:
@@ -650,7 +650,7 @@ def test_balloon_is_not_shrunk(domain: Domain, params: Params) -> None:
     title="Host memory is not overcommitted beyond policy",
     severity=Severity.HIGH,
     reads=("meminfo", "hugepages", "virsh", "domain", "domstats"),
-    params={"max_ratio": 1.5, "overhead_mib": 300, "reserve_mib": 4096},
+    params={"max_ratio": Number(1.5, 0.1, 16), "overhead_mib": Whole(300, 0, 16_384), "reserve_mib": Whole(4096, 0, 1_048_576)},
 )
 def test_memory_is_not_overcommitted(host: Host, params: Params) -> None:
     """If all guests used all the memory they were promised, the host would still do.
@@ -716,7 +716,7 @@ MIN_SECONDS = 2.0
     title="No guest memory is swapped out on the host",
     severity=Severity.HIGH,
     reads=("virsh", "domain", "qemu_process", "qemu_proc", "qemu_cgroup", "counters", "counters_later"),
-    params={"max_swap_mib": 64, "max_rate_pages_s": 10},
+    params={"max_swap_mib": Whole(64, 0, 16_384), "max_rate_pages_s": Number(10, 0, 10_000)},
     applies=domain_runs,
 )
 def test_guest_is_not_swapped_out(host: Host, domain: Domain, params: Params) -> None:
@@ -791,11 +791,11 @@ def _judge_cgroup_swap(findings: Findings, domain: Domain, limit: int) -> None:
     severity=Severity.LOW,
     reads=("vm_settings", "swaps", "meminfo", "sysctl_files"),
     params={
-        "max_swappiness": 10,
-        "min_swap_mib": 1024,
+        "max_swappiness": Whole(10, 0, 100),
+        "min_swap_mib": Whole(1024, 16, 1_048_576),
         "allow_no_swap": True,
-        "min_free_min_pct": 0.03,
-        "min_free_max_pct": 5.0,
+        "min_free_min_pct": Number(0.03, 0, 10),
+        "min_free_max_pct": Number(5.0, 0.1, 50),
     },
 )
 def test_swapping_suits_a_hypervisor(host: Host, params: Params) -> None:

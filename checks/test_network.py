@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Items, Number, Params, Severity, Table, Text, Whole, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
@@ -21,6 +21,7 @@ from pytest_kvmcheck.facts.names import Lookup, loopback
 from pytest_kvmcheck.facts.netfilter import Zone
 from pytest_kvmcheck.facts.pci import PciDevice
 from pytest_kvmcheck.findings import compared
+from pytest_kvmcheck.parameters import Either
 from pytest_kvmcheck.views.cpu import cmdline
 from pytest_kvmcheck.views.domains import Domain, domains, networks, owners_of_macs, storage_pools
 from pytest_kvmcheck.views.guestnet import (
@@ -122,6 +123,10 @@ def test_vhost_net(host: Host, domain: Domain, nic: Nic) -> None:
             findings.fail(f"{domain}: its QEMU has {count} vhost-net queues, expected {wanted}.")
 
 
+#: What a network of the host may be for.
+ROLES = ("management", "guest", "storage", "migration")
+
+
 def _queues(xml: DomainXml) -> int:
     return sum(max(1, nic.queues) for nic in xml.nics if _carried(nic) and nic.driver != "qemu")
 
@@ -176,7 +181,12 @@ def shares_something(host: Host) -> str | None:
         *("virsh", "domain", "objects", "ip_link", "ip_addr", "ip_route", "ip_route6"),
         *("storage_peers", "mounts", "qemu_conf"),
     ),
-    params={"must_differ": [["management", "guest"], ["migration", "storage"]], "roles": None},
+    params={
+        "must_differ": Items(
+            [["management", "guest"], ["migration", "storage"]], Items((), Choice(*ROLES), least=2, most=2), least=1
+        ),
+        "roles": Table(None, Choice(*ROLES), Either(Text(""), Items((), Text(""), least=1))),
+    },
     applies=shares_something,
 )
 def test_networks_are_separate(host: Host, params: Params) -> None:
@@ -414,7 +424,7 @@ def _queue_problem(nic: Nic, vcpus: int, limit: int) -> str:
     title="The number of virtio-net queues fits the vCPUs",
     severity=Severity.LOW,
     reads=("virsh", "domain", "ip_link"),
-    params={"max_queues": 8},
+    params={"max_queues": Whole(8, 1, 256)},
     applies=virtio_card,
 )
 def test_queues_fit(host: Host, domain: Domain, nic: Nic, params: Params) -> None:
@@ -490,7 +500,7 @@ def has_bonds(host: Host) -> str | None:
     title="Bonds and teams are fully up",
     severity=Severity.HIGH,
     reads=("ip_link", "nic_state", "teams"),
-    params={"min_slaves": 2},
+    params={"min_slaves": Whole(2, 1, 16)},
     applies=has_bonds,
 )
 def test_bonds_are_up(host: Host, params: Params) -> None:
@@ -603,7 +613,7 @@ def real_card(host: Host, uplink: Link) -> str | None:
     title="Uplinks have link, full duplex, the agreed speed and no errors",
     severity=Severity.MEDIUM,
     reads=("ip_link", "ip_addr", "device_places", "nic_state", "ethtool"),
-    params={"min_speed_mbit": None, "max_error_ppm": 100},
+    params={"min_speed_mbit": Whole(None, 10, 1_600_000), "max_error_ppm": Number(100, 0, 10_000)},
     applies=real_card,
 )
 def test_uplink_is_sound(host: Host, uplink: Link, params: Params) -> None:
@@ -859,7 +869,7 @@ def has_bridges(host: Host) -> str | None:
     title="Bridges and switches of guests are up and correctly built",
     severity=Severity.HIGH,
     reads=("virsh", "domain", "objects", "ip_link", "ip_addr", "ovs"),
-    params={"allowed_isolated": []},
+    params={"allowed_isolated": Items((), Text(""))},
     applies=has_bridges,
 )
 def test_bridges_are_built(host: Host, params: Params) -> None:
@@ -1268,7 +1278,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
     title="MAC addresses of guests are unique",
     severity=Severity.HIGH,
     reads=("virsh", "domain", "ip_link", "device_places"),
-    params={"allow": []},
+    params={"allow": Items((), Text("", "(?i:[0-9a-f]{2}(:[0-9a-f]{2}){5})", "a MAC address"))},
     compares=True,
 )
 def test_mac_is_unique(host: Host, domain: Domain, nic: Nic, params: Params) -> None:

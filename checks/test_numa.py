@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Number, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
@@ -45,7 +45,7 @@ def several_nodes(host: Host) -> str | None:
     title="Every NUMA node with CPUs has memory, in balanced amounts",
     severity=Severity.HIGH,
     reads=("numa", "cpu_lists"),
-    params={"allow_cpuless": True, "max_imbalance": 1.1},
+    params={"allow_cpuless": True, "max_imbalance": Number(1.1, 1, 10)},
     applies=several_nodes,
 )
 def test_node_has_memory(host: Host, numa_node: NumaNode, params: Params) -> None:
@@ -196,7 +196,7 @@ def test_numatune_nodes_exist(host: Host, domain: Domain) -> None:
     title="A guest fits into one host node, or has a virtual NUMA topology",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "numa"),
-    params={"wide_mem_pct": 90},
+    params={"wide_mem_pct": Number(90, 1, 100)},
     applies=several_nodes,
 )
 def test_wide_guests_have_cells(host: Host, domain: Domain, params: Params) -> None:
@@ -377,7 +377,7 @@ def test_sockets_are_nodes(host: Host) -> None:
     title="NUMA distances are plausible and symmetric",
     severity=Severity.INFO,
     reads=("numa",),
-    params={"max_ratio": 3.2},
+    params={"max_ratio": Number(3.2, 1, 10)},
     applies=several_nodes,
 )
 def test_distances_are_plausible(host: Host, params: Params) -> None:
@@ -663,7 +663,7 @@ def domain_runs(domain: Domain) -> str | None:
     title="The memory of a pinned guest is on the nodes of its CPUs",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "numa", "qemu_process", "qemu_proc", "qemu_cgroup", "qemu_huge_maps"),
-    params={"min_local_pct": 95},
+    params={"min_local_pct": Number(95, 1, 100)},
     applies=all_of(several_nodes, domain_runs),
 )
 def test_memory_is_local(host: Host, domain: Domain, params: Params) -> None:

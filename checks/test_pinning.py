@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from pytest_kvmcheck import Choice, EvidenceMissing, Findings, NotApplicable, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Items, NotApplicable, Number, Params, Severity, Text, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cpulist import format_cpulist
@@ -629,7 +629,7 @@ def _judge_isolation(domain: Domain, isolated: frozenset[int], findings: Finding
     title="vCPU overcommit stays within the set ratio",
     severity=Severity.MEDIUM,
     reads=("virsh", "domstats", "cpu_lists", "cpu_siblings"),
-    params={"max_ratio": 5.0, "max_per_core": 10},
+    params={"max_ratio": Number(5.0, 0, 64), "max_per_core": Number(10, 1, 100)},
 )
 def test_vcpu_overcommit(host: Host, params: Params) -> None:
     """The host does not promise its CPUs too often.
@@ -692,7 +692,7 @@ def runs(domain: Domain) -> str | None:
     title="vCPUs do not wait long for a physical CPU",
     severity=Severity.MEDIUM,
     reads=("virsh", "domstats", "domstats_later", "qemu_process", "qemu_threads"),
-    params={"max_wait_pct": 5, "sample_s": 10},
+    params={"max_wait_pct": Number(5, 0, 50), "sample_s": Number(10, 1, 100)},
     applies=runs,
 )
 def test_vcpus_do_not_wait(host: Host, domain: Domain, params: Params) -> None:
@@ -750,7 +750,7 @@ OBSOLETE_MODELS = (
     title="The guest CPU model is not an obsolete default",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain"),
-    params={"denied_models": OBSOLETE_MODELS},
+    params={"denied_models": Items(OBSOLETE_MODELS, Text(""), least=1)},
 )
 def test_cpu_model_is_no_default(domain: Domain, params: Params) -> None:
     """The guest may use what the host's CPU can do.

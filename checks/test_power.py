@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Items, Params, Severity, Text, Whole, check, note
 from pytest_kvmcheck.conditions import all_of, bare_metal, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.cmdline import values
@@ -26,7 +26,14 @@ def frequency_is_ours(host: Host) -> str | None:
     title="The frequency policy (governor, EPP, turbo) favours performance",
     severity=Severity.MEDIUM,
     reads=("cpufreq", "cpu_lists"),
-    params={"allowed_epp": ("performance", "balance_performance"), "turbo_policy": Choice("any", "on", "off")},
+    params={
+        "allowed_epp": Items(
+            ("performance", "balance_performance"),
+            Choice("performance", "balance_performance", "balance_power", "power", "default"),
+            least=1,
+        ),
+        "turbo_policy": Choice("any", "on", "off"),
+    },
     applies=frequency_is_ours,
 )
 def test_frequency_policy(host: Host, params: Params) -> None:
@@ -99,7 +106,7 @@ def idles(host: Host) -> str | None:
     title="Deep idle states are bounded for latency-sensitive guests",
     severity=Severity.LOW,
     reads=("detect_virt", "cmdline", "cpuidle", "cpu_lists", "dma_latency_holders"),
-    params={"max_exit_latency_us": 200},
+    params={"max_exit_latency_us": Whole(200, 0, 1000)},
     applies=all_of(bare_metal, idles),
 )
 def test_idle_states(host: Host, params: Params) -> None:
@@ -165,7 +172,11 @@ def tuned_installed(host: Host) -> str | None:
     title="The TuneD profile fits a hypervisor",
     severity=Severity.LOW,
     reads=("systemd_units", "tuned"),
-    params={"allowed_profiles": ("virtual-host", "throughput-performance", "latency-performance", "network-latency")},
+    params={
+        "allowed_profiles": Items(
+            ("virtual-host", "throughput-performance", "latency-performance", "network-latency"), Text(""), least=1, most=30
+        )
+    },
     applies=tuned_installed,
 )
 def test_tuned_profile(host: Host, params: Params) -> None:

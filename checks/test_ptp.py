@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, Whole, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.chronyconf import phc_paths
@@ -54,7 +54,7 @@ def ptp_is_used(host: Host) -> str | None:
     title="PTP is locked where it is used",
     severity=Severity.HIGH,
     reads=("systemd_units", "time_daemons", "ptp_log", "ptp_conf", "chrony_sources", "chrony_tracking", "now"),
-    params={"max_ptp_offset_ns": 1000, "max_phc2sys_ns": 2000},
+    params={"max_ptp_offset_ns": Whole(1000, 1, 1_000_000), "max_phc2sys_ns": Whole(2000, 1, 1_000_000)},
     applies=ptp_is_used,
 )
 def test_ptp_is_locked(host: Host, params: Params) -> None:

@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 
-from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Glob, Items, Number, Params, Severity, Text, Whole, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause, ParseError
 from pytest_kvmcheck.evidence import parsing
@@ -18,6 +18,7 @@ from pytest_kvmcheck.facts.libvirtconf import Value, parse_conf
 from pytest_kvmcheck.facts.listeners import Listener, parse_listeners
 from pytest_kvmcheck.facts.names import loopback
 from pytest_kvmcheck.facts.qemucmdline import QemuProcess, parse_options
+from pytest_kvmcheck.parameters import Network, fewest
 from pytest_kvmcheck.views.cluster import Cluster
 from pytest_kvmcheck.views.confinement import (
     apparmor_enabled,
@@ -233,7 +234,11 @@ AUDIT_HOURS = 168
     title="No recent mandatory-access denial concerns virtualization",
     severity=Severity.MEDIUM,
     reads=("security_modules", "cpu_lists", "now", "systemd_units", "audit_denials", "kernel_log"),
-    params={"window_h": 24, "max_denials": 0, "ignore": []},
+    params={
+        "window_h": Whole(24, 1, 744),
+        "max_denials": Whole(0, 0, 1000),
+        "ignore": Items((), Text("", r".*\w.*\w.*\w.*\w.*", "a text with four letters or digits")),
+    },
     applies=mac_enabled,
 )
 def test_no_denials(host: Host, params: Params) -> None:
@@ -517,7 +522,7 @@ INNER_SOCKETS = ("virtlockd-sock", "virtlogd-sock")
     title="Only the intended accounts can control libvirt",
     severity=Severity.HIGH,
     reads=("libvirt_access", "libvirt_conf", "polkit_rules"),
-    params={"allowed_members": None},
+    params={"allowed_members": Items(None, Text(""))},
 )
 def test_who_controls_libvirt(host: Host, params: Params) -> None:
     """Nobody becomes root by way of libvirt who was not meant to.
@@ -626,7 +631,7 @@ def _has_volumes(host: Host) -> bool:
     title="Disk images, saved states and NVRAM are not accessible by others",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "image_modes", "pool_files"),
-    params={"ignore": ["*.iso", "*vmlinuz*", "*initrd*"]},
+    params={"ignore": Items(["*.iso", "*vmlinuz*", "*initrd*"], Glob())},
     applies=has_guest_files,
 )
 def test_images_are_private(host: Host, params: Params) -> None:
@@ -716,7 +721,11 @@ def has_directory_pools(host: Host) -> str | None:
     title="No orphaned images remain in the pools",
     severity=Severity.INFO,
     reads=("virsh", "domain", "objects", "pool_files", "now"),
-    params={"max_orphan_age_days": 90, "max_orphans": 0, "ignore": ["*.iso", "*vmlinuz*", "*initrd*"]},
+    params={
+        "max_orphan_age_days": Number(90, 0, 1096),
+        "max_orphans": Whole(0, 0, 1000),
+        "ignore": Items(["*.iso", "*vmlinuz*", "*initrd*"], Glob()),
+    },
     applies=has_directory_pools,
 )
 def test_no_orphans(host: Host, params: Params) -> None:
@@ -815,7 +824,7 @@ def has_keys(host: Host) -> str | None:
     title="Keys and secrets have strict permissions, and certificates are valid",
     severity=Severity.HIGH,
     reads=("certificates", "key_modes", "now", "hostname_fqdn"),
-    params={"min_days": 30},
+    params={"min_days": Number(30, 1, 366)},
     applies=has_keys,
 )
 def test_keys_and_certificates(host: Host, params: Params) -> None:
@@ -984,7 +993,7 @@ def _isolated(host: Host, dedicated: Iterable[str]) -> bool:
     title="Migration traffic is encrypted or isolated",
     severity=Severity.MEDIUM,
     reads=("qemu_conf", "nova_migration", "certificates", "key_modes"),
-    params={"dedicated_networks": []},
+    params={"dedicated_networks": Items((), Network(), strictest=fewest)},
 )
 def test_migration_is_private(cluster: Cluster, params: Params) -> None:
     """The memory of a guest does not cross the wire in clear text.

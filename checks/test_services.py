@@ -7,7 +7,7 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import Choice, EvidenceMissing, Findings, Items, Number, Params, Severity, Text, Whole, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.domain import DomainXml
@@ -215,13 +215,13 @@ def libvirt_guests_acts(host: Host) -> str | None:
     severity=Severity.MEDIUM,
     reads=("libvirt_guests_conf", "libvirt_guests_script", "systemd_units", "virsh", "managers", "qemu_conf"),
     params={
-        "on_boot": "start",
-        "on_shutdown": "shutdown",
-        "start_delay": 5,
-        "stagger_over": 8,
-        "min_shutdown_timeout_s": 120,
-        "serial_max": 3,
-        "max_total_s": 1800,
+        "on_boot": Choice("start", "ignore"),
+        "on_shutdown": Choice("shutdown", "suspend"),
+        "start_delay": Whole(5, 0, 600),
+        "stagger_over": Whole(8, 0, 1000),
+        "min_shutdown_timeout_s": Whole(120, 1, 86_400),
+        "serial_max": Whole(3, 0, 1000),
+        "max_total_s": Whole(1800, 60, 86_400),
     },
     applies=libvirt_guests_acts,
 )
@@ -365,7 +365,7 @@ def test_host_validates(host: Host, params: Params) -> None:
     title="systemd has no failed unit",
     severity=Severity.MEDIUM,
     reads=("systemd_failed", "systemd_state"),
-    params={"ignore_units": ()},
+    params={"ignore_units": Items((), Text("", r"[\w.():\\-]+\.[a-z]+", "the name of a unit, such as foo.service"))},
 )
 def test_no_failed_unit(host: Host, params: Params) -> None:
     """Every unit that should have started did.
@@ -433,7 +433,13 @@ def _unused(host: Host, driver: str) -> bool:
     title="The secondary modular daemons needed by the configuration are enabled",
     severity=Severity.MEDIUM,
     reads=("systemd_units", "virsh", "domain", "objects"),
-    params={"required_drivers": ("network", "storage", "nodedev", "secret", "nwfilter")},
+    params={
+        "required_drivers": Items(
+            ("network", "storage", "nodedev", "secret", "nwfilter"),
+            Text("", "[a-z]+", "a driver of libvirt's, such as network"),
+            least=1,
+        )
+    },
     applies=modular_daemons,
 )
 def test_secondary_daemons(host: Host, params: Params) -> None:
@@ -558,7 +564,7 @@ def guests_are_saved(host: Host) -> str | None:
         "libvirt_guests_script",
         "qemu_conf",
     ),
-    params={"save_headroom": 1.05},
+    params={"save_headroom": Number(1.05, 1, 10)},
     applies=guests_are_saved,
 )
 def test_save_space(host: Host, params: Params) -> None:
@@ -691,7 +697,7 @@ def _concerns(pattern: str) -> bool:
     title="Package repositories work and security updates are not pending for long",
     severity=Severity.MEDIUM,
     reads=("updates", "now"),
-    params={"max_metadata_age_days": 7, "max_pending": 0},
+    params={"max_metadata_age_days": Number(7, 1, 366), "max_pending": Whole(0, 0, 1000)},
 )
 def test_updates(host: Host, params: Params) -> None:
     """Fixes of the hypervisor reach this host.
@@ -869,7 +875,10 @@ _BROKEN = re.compile(r"soft lockup|hard LOCKUP|blocked for more than|\bBUG: |Oop
     title="The kernel is not tainted by a crash or foreign code",
     severity=Severity.MEDIUM,
     reads=("tainted", "kernel_log"),
-    params={"bad_bits": (1, 4, 5, 7, 14), "warn_bits": (9,)},
+    params={
+        "bad_bits": Items((1, 4, 5, 7, 14), Whole(0, 0, 31), least=1, most=32),
+        "warn_bits": Items((9,), Whole(0, 0, 31), most=32),
+    },
 )
 def test_kernel_is_sound(host: Host, params: Params) -> None:
     """The kernel has not been harmed since boot.
@@ -1004,7 +1013,7 @@ def _logged_taints(domain: Domain) -> list[str]:
     title="No domain is tainted or uses deprecated configuration",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "qemu_log"),
-    params={"allowed_taints": ("host-cpu", "custom-ga-command")},
+    params={"allowed_taints": Items(("host-cpu", "custom-ga-command"), Choice(*_TAINTS))},
     applies=domain_runs,
 )
 def test_domain_is_not_tainted(domain: Domain, params: Params) -> None:
@@ -1053,7 +1062,7 @@ def has_two_definitions(domain: Domain) -> str | None:
     title="The running definition of each domain matches its saved one",
     severity=Severity.LOW,
     reads=("virsh", "domain"),
-    params={"compared_elements": ELEMENTS},
+    params={"compared_elements": Items(ELEMENTS, Choice(*ELEMENTS), least=1)},
     applies=has_two_definitions,
 )
 def test_definitions_match(domain: Domain, params: Params) -> None:
@@ -1080,8 +1089,6 @@ def test_definitions_match(domain: Domain, params: Params) -> None:
     References
         https://libvirt.org/formatdomain.html
     """
-    if unknown := [name for name in params.compared_elements if name not in ELEMENTS]:
-        raise EvidenceMissing(Cause.SKIPPED, f"nothing compares {', '.join(unknown)}; known are {', '.join(ELEMENTS)}")
     found = differences(domain.saved, domain.live, params.compared_elements)
     more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
     assert not found, f"{domain}: live and saved definition differ: {'; '.join(found[:8])}{more}."

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections import Counter
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import EvidenceMissing, Findings, Items, Number, Params, Severity, Text, Whole, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR
@@ -109,7 +109,7 @@ def test_multipathd_runs(host: Host) -> None:
     title="Each multipath map has the expected number of active paths",
     severity=Severity.HIGH,
     reads=("multipath_maps", "dm_maps", "dm_slaves", "multipath_dmsetup", "device_places"),
-    params={"min_paths": 2, "min_paths_fc": 2, "expected_paths": None},
+    params={"min_paths": Whole(2, 1, 32), "min_paths_fc": Whole(2, 1, 32), "expected_paths": Whole(None, 1, 64)},
 )
 def test_enough_paths(host: Host, multipath_map: MultipathMap, params: Params) -> None:
     """Every LUN can lose a path and live on.
@@ -177,7 +177,7 @@ PENDING = ("i/o pending", "delayed", "undef")
     title="No path is failed, faulty, marginal or flapping",
     severity=Severity.HIGH,
     reads=("multipath_maps", "multipath_maps_later", "dm_maps", "dm_slaves", "multipath_dmsetup"),
-    params={"max_faults": 0},
+    params={"max_faults": Whole(0, 0, 1000)},
 )
 def test_paths_are_sound(host: Host, multipath_map: MultipathMap, params: Params) -> None:
     """All paths to storage work, and none comes and goes.
@@ -252,7 +252,7 @@ def demand_daemon(host: Host, name: str) -> None:
         *("multipath_maps", "dm_maps", "dm_slaves", "device_places", "iscsi", "fc_hosts"),
         *("ip_addr", "ip_route", "ip_route6"),
     ),
-    params={"min_adapters": 2, "min_targets": 2},
+    params={"min_adapters": Whole(2, 1, 16), "min_targets": Whole(2, 1, 16)},
 )
 def test_paths_are_spread(host: Host, multipath_map: MultipathMap, params: Params) -> None:
     """No single card, cable or controller takes all paths along.
@@ -311,7 +311,7 @@ def test_paths_are_spread(host: Host, multipath_map: MultipathMap, params: Param
     title="Queueing on total path loss is bounded",
     severity=Severity.HIGH,
     reads=("multipath_maps", "multipath_config", "dm_maps", "dm_slaves"),
-    params={"min_retries": 4, "max_retries": 60, "allow_queue": False, "allow_fail": False},
+    params={"min_retries": Whole(4, 0, 1000), "max_retries": Whole(60, 1, 1000), "allow_queue": False, "allow_fail": False},
 )
 def test_queueing_is_bounded(host: Host, multipath_map: MultipathMap, params: Params) -> None:
     """When all paths are lost, I/O waits for a while, and then fails.
@@ -487,7 +487,7 @@ def has_iscsi(host: Host) -> str | None:
     title="iSCSI sessions are complete, logged in, persistent and tuned for multipath",
     severity=Severity.HIGH,
     reads=("iscsi", "iscsi_nodes", "scsi_disks", "device_places", "dm_maps", "dm_slaves"),
-    params={"min_sessions": 2, "max_replacement_s": 15, "managed_login": False},
+    params={"min_sessions": Whole(2, 1, 16), "max_replacement_s": Whole(15, 1, 600), "managed_login": False},
     applies=has_iscsi,
 )
 def test_iscsi_sessions(host: Host, params: Params) -> None:
@@ -712,7 +712,7 @@ def has_storage_peers(host: Host) -> str | None:
     title="Every layer of a storage path carries the MTU of the interface on top",
     severity=Severity.MEDIUM,
     reads=("iscsi", "nvme", "mounts", "ip_addr", "ip_route", "ip_route6", "ip_link", "virsh", "domain"),
-    params={"storage_mtu": None},
+    params={"storage_mtu": Whole(None, 576, 65_535)},
     applies=has_storage_peers,
 )
 def test_mtu_of_storage_paths(host: Host, params: Params) -> None:
@@ -790,7 +790,7 @@ def has_jumbo_frames(host: Host, params: Params) -> str | None:
     title="Jumbo frames really pass end to end",
     severity=Severity.HIGH,
     reads=("iscsi", "nvme", "mounts", "storage_ping"),
-    params={"storage_mtu": None},
+    params={"storage_mtu": Whole(None, 576, 65_535)},
     applies=all_of(has_storage_peers, probes_actively, has_jumbo_frames),
 )
 def test_jumbo_frames_pass(host: Host, params: Params) -> None:
@@ -846,7 +846,7 @@ def has_fibre_channel(host: Host) -> str | None:
     title="Fibre Channel ports are online at the agreed speed without growing errors",
     severity=Severity.HIGH,
     reads=("fc_hosts", "fc_hosts_later"),
-    params={"min_ports": 2, "expected_gbit": None, "spare_ports": ()},
+    params={"min_ports": Whole(2, 1, 32), "expected_gbit": Number(None, 1, 256), "spare_ports": Items((), Text(""))},
     applies=has_fibre_channel,
 )
 def test_fibre_channel_ports(host: Host, params: Params) -> None:
@@ -942,7 +942,7 @@ def nfs_holds_images(host: Host) -> str | None:
     title="NFS stores for images are mounted hard, over TCP, with locking",
     severity=Severity.MEDIUM,
     reads=("mounts", "images", "virsh", "domain", "objects"),
-    params={"min_vers": "4.1"},
+    params={"min_vers": Text("4.1", r"3|4(\.[0-2])?", 'a version of NFS in quotes: "3", "4", "4.0", "4.1" or "4.2"')},
     applies=nfs_holds_images,
 )
 def test_nfs_mounts(host: Host, params: Params) -> None:
@@ -1014,7 +1014,7 @@ USABLE = ("optimized", "non-optimized")
     title="NVMe subsystems have all paths live",
     severity=Severity.HIGH,
     reads=("nvme",),
-    params={"min_paths": 2},
+    params={"min_paths": Whole(2, 1, 16)},
     applies=native_nvme_fabrics,
 )
 def test_nvme_paths(host: Host, params: Params) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import EvidenceMissing, Findings, Number, Params, Severity, Text, Whole, check, note
 from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.chrony import Source
@@ -44,7 +44,7 @@ def clock_is_not_left_to_ptp(host: Host) -> str | None:
     title="The host clock is synchronised",
     severity=Severity.HIGH,
     reads=("chrony_tracking", "ntpd_variables", "timesyncd_stamp", "systemd_units", "now"),
-    params={"max_update_age_s": 4200},
+    params={"max_update_age_s": Whole(4200, 60, 604_800)},
     applies=clock_is_not_left_to_ptp,
 )
 def test_clock_is_synchronised(host: Host, params: Params) -> None:
@@ -107,7 +107,7 @@ def test_clock_is_synchronised(host: Host, params: Params) -> None:
     title="The host clock offset is small",
     severity=Severity.MEDIUM,
     reads=("chrony_tracking", "ntpd_variables", "now"),
-    params={"max_offset_ms": 100.0, "max_error_ms": 1000.0},
+    params={"max_offset_ms": Number(100.0, 0.000_001, 10_000), "max_error_ms": Number(1000.0, 0.000_1, 60_000)},
 )
 def test_clock_offset(host: Host, params: Params) -> None:
     """The clock is right to within what the profile allows.
@@ -171,7 +171,7 @@ def sources_are_known(host: Host) -> str | None:
     title="Enough independent time sources are reachable",
     severity=Severity.MEDIUM,
     reads=("chrony_sources", "ntpd_peers", "systemd_units"),
-    params={"min_sources": 4},
+    params={"min_sources": Whole(4, 1, 100)},
     applies=sources_are_known,
 )
 def test_time_sources(host: Host, params: Params) -> None:
@@ -352,7 +352,10 @@ def _zone(host: Host) -> str | None:
     title="RTC and time zone follow policy",
     severity=Severity.LOW,
     reads=("clock_devices", "adjtime"),
-    params={"max_rtc_drift_s": 5, "expected_tz": None},
+    params={
+        "max_rtc_drift_s": Whole(5, 0, 3600),
+        "expected_tz": Text(None, r"[A-Za-z][\w+/-]*", "a time zone, such as UTC or Europe/Berlin"),
+    },
     compares=True,
 )
 def test_rtc_and_zone(host: Host, params: Params) -> None:

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 
-from pytest_kvmcheck import EvidenceMissing, Findings, Params, Severity, check, note
+from pytest_kvmcheck import EvidenceMissing, Findings, Number, Params, Severity, check, note
 from pytest_kvmcheck.conditions import all_of, condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
@@ -317,7 +317,7 @@ def _everywhere(
     title="The machine type is supported and not about to disappear",
     severity=Severity.MEDIUM,
     reads=("virsh", "domain", "now"),
-    params={"max_age_years": 5},
+    params={"max_age_years": Number(5, 1, 30)},
 )
 def test_machine_type(host: Host, domain: Domain, params: Params) -> None:
     """QEMU still has the machine that the guest was installed on, and will for a while.

@@ -5,12 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["CheckWarning", "Choice", "EvidenceMissing", "Findings", "NotApplicable", "Params", "Severity", "check", "note"]
+__all__ = [
+    "CheckWarning",
+    "Choice",
+    "EvidenceMissing",
+    "Findings",
+    "Flag",
+    "Glob",
+    "Items",
+    "NotApplicable",
+    "Number",
+    "Params",
+    "Regex",
+    "Severity",
+    "Table",
+    "Text",
+    "Whole",
+    "check",
+    "note",
+]
 
 if TYPE_CHECKING:
     from pytest_kvmcheck.errors import CheckWarning, EvidenceMissing, NotApplicable
     from pytest_kvmcheck.findings import Findings, note
-    from pytest_kvmcheck.registry import Choice, Params, Severity, check
+    from pytest_kvmcheck.parameters import Choice, Flag, Glob, Items, Number, Regex, Table, Text, Whole
+    from pytest_kvmcheck.registry import Params, Severity, check
 
 _HOMES = {
     "CheckWarning": "errors",
@@ -18,7 +37,15 @@ _HOMES = {
     "NotApplicable": "errors",
     "Findings": "findings",
     "note": "findings",
-    "Choice": "registry",
+    "Choice": "parameters",
+    "Flag": "parameters",
+    "Glob": "parameters",
+    "Items": "parameters",
+    "Number": "parameters",
+    "Regex": "parameters",
+    "Table": "parameters",
+    "Text": "parameters",
+    "Whole": "parameters",
     "Params": "registry",
     "Severity": "registry",
     "check": "registry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -47,9 +48,20 @@ def load_file(path: Path) -> None:
         raise KvmcheckError(f"{path} cannot be imported: {exc!r}") from exc
 
 
+@functools.cache
+def shipped_digest() -> str:
+    """Return the digest of the shipped checks."""
+    return digest(shipped("checks").glob("test_*.py"))
+
+
 def digest(paths: Iterable[Path]) -> str:
     """Return one SHA-256 over the contents of *paths*, in order of their names."""
+    return digest_of((path.name, path.read_bytes()) for path in paths)
+
+
+def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
+    """Return one SHA-256 over *files*, names and contents, in order of their names."""
     total = hashlib.sha256()
-    for path in sorted(paths, key=lambda path: path.name):
-        total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, content in sorted(files, key=lambda file: file[0]):
+        total.update(name.encode() + b"\0" + content + b"\0")
     return total.hexdigest()

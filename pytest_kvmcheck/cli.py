@@ -154,10 +154,16 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
+    from pytest_kvmcheck import inventory, waivers
     from pytest_kvmcheck.reports import json_report
 
-    body = json_report.schema() if options.of == "report" else profiles.json_schema()
-    print(json.dumps(body, indent=1))
+    bodies: dict[str, Callable[[], dict[str, object]]] = {
+        "report": json_report.schema,
+        "profile": lambda: profiles.json_schema(catalog.load()),
+        "inventory": inventory.json_schema,
+        "waivers": waivers.json_schema,
+    }
+    print(json.dumps(bodies[options.of](), indent=1))
     return 0
 
 
@@ -272,11 +278,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", required=True, type=Path, metavar="FILE", help="where the merged report goes")
     sub.add_argument("--junit", action="store_true", help="the files are JUnit XML")
 
-    sub = command("schema", _schema, "print the JSON Schema of the report or of profile files", """\
+    sub = command("schema", _schema, "print the JSON Schema of the report, or of the files that you write", """\
         examples:
           kvmcheck schema report > report.schema.json
           kvmcheck schema profile > profile.schema.json   # for the YAML support of your editor""")  # fmt: skip
-    sub.add_argument("of", choices=("report", "profile"))
+    sub.add_argument("of", choices=("report", "profile", "inventory", "waivers"))
 
     sub = command("docs", _docs, "write the catalogue as Markdown pages", "example: kvmcheck docs docs/catalogue")
     sub.add_argument("directory", type=Path)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_kvmcheck import __version__, catalog, inventory, profiles, waivers
+from pytest_kvmcheck import __version__, asked, catalog, inventory, judges, places, waivers
+from pytest_kvmcheck.asked import Recording
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, KvmcheckError
 from pytest_kvmcheck.evidence import Evidence
 from pytest_kvmcheck.gather import bundle, libvirt_api, live, recorded
 from pytest_kvmcheck.gather.redact import operator_key, redact, redact_record
 from pytest_kvmcheck.gather.transport import Connection
-from pytest_kvmcheck.paths import shipped
+from pytest_kvmcheck.inventory import Inventory
 from pytest_kvmcheck.profiles import Profile
 from pytest_kvmcheck.registry import Check
 from pytest_kvmcheck.settings import Settings
-from pytest_kvmcheck.subjects import IMPLICIT_CLUSTER
-from pytest_kvmcheck.targets import Target, check_spec, distinct, name_of
+from pytest_kvmcheck.subjects import CLUSTER
+from pytest_kvmcheck.targets import Target
 from pytest_kvmcheck.views.cluster import acquaint
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.waivers import Waiver
@@ -44,6 +43,8 @@ class Plan:
     connection: Connection
     sudo: bool
     bundled: dict[str, Evidence] = field(default_factory=dict)
+    recordings: tuple[Recording, ...] = ()
+    cluster_references: dict[str, str] = field(default_factory=dict)
     started_at: str = ""
     finished_at: str = ""
     hosts: list[Host] = field(default_factory=list)
@@ -54,15 +55,28 @@ class Plan:
         return dt.datetime.fromisoformat(self.started_at)
 
     def profile_of(self, name: str) -> Profile:
-        """Return the profile called *name* in an inventory, or the run's own."""
+        """Return the profile that an inventory calls *name*, that of a cluster's subject (cluster:NAME), or the run's own."""
         return self.profiles[name] if name else self.profile
 
     def meta(self) -> dict[str, Any]:
         """Return what a bundle's manifest says about the run besides its targets."""
         return {
-            "catalogue_sha256": catalog.digest(shipped("checks").glob("test_*.py")),
+            "catalogue_sha256": catalog.shipped_digest(),
             "profile": self.settings.profile,
             "profiles": {profile.name: profile.digest for profile in (self.profile, *self.profiles.values())},
+        }
+
+    def sealed_meta(self) -> dict[str, Any]:
+        """Return what a manifest says besides, so that the evidence can be judged elsewhere by what judged it here."""
+        named = {reference: self.profiles[f"{CLUSTER}{name}"] for name, reference in self.cluster_references.items()}
+        every = {self.settings.profile: self.profile, **self.profiles, **named}
+        files = {reference: [list(file) for file in profile.own] for reference, profile in every.items() if profile.own}
+        return {
+            **self.meta(),
+            "profile_name": self.profile.name,
+            "profile_files": files,
+            "clusters": self.cluster_references,
+            "active": self.settings.active,
         }
 
 
@@ -90,102 +104,37 @@ def make(
         if not own_checks:
             raise
         checks, known = catalog.load(), None  # pytest shows why a file of the user's cannot be imported
-    entries = inventory.load(settings.inventory) if settings.inventory else []
-    for path in (settings.json, settings.record):
-        _demand_writable(path)
-    if settings.record and settings.record.exists() and (settings.record.is_file() or any(settings.record.iterdir())):
-        raise KvmcheckError(f"--kvmcheck-record: {settings.record} exists and is not empty: evidence is never overwritten")
-    specs = [spec.strip() for spec in hosts.split(",") if spec.strip()] if hosts is not None else None
-    if specs == []:
-        raise KvmcheckError("--hosts: no host to check: it is empty")
-    bundles = [spec for spec in specs or () if spec.startswith("bundle:")]
-    reference, manifests = settings.profile, []
-    for spec in bundles:
-        check_spec(spec)
-        manifests.append(bundle.read(Path(spec.removeprefix("bundle:")).expanduser()))
-    if len(manifests) == 1 and settings.sources.get("profile") == "default":
-        reference = str(manifests[0][0].meta.get("profile") or reference)
-        settings = replace(settings, profile=reference, sources={**settings.sources, "profile": "bundle"})
-    profile = profiles.load(reference, known)
-    targets = _targets([spec for spec in specs if spec not in bundles] if specs is not None else None, entries, profile, connection)
-    bundled: dict[str, Evidence] = {}
-    by_name = {entry.name: entry for entry in entries}
-    for manifest, evidence in manifests:
-        for target, one in zip(manifest.targets, evidence, strict=True):
-            told = by_name.get(target.name)
-            targets.append(replace(told, spec=target.spec) if told else target)
-            bundled[target.name] = one
-    targets = sorted(distinct(targets), key=lambda target: target.name)
+    places.demand_writable(settings)
+    places.demand_keys(connection)
+    wanted = asked.read(hosts, inventory.load(settings.inventory) if settings.inventory else Inventory(), connection)
+    settings = judges.with_recorded_profile(settings, wanted.recordings)
+    profile = judges.profile_of_run(settings, wanted, known)
+    targets, bundled, origin = wanted.targets(profile.role)
     if not targets:
         raise KvmcheckError("no host to check")
     if any(target.kind == "libvirt" for target in targets if target.name not in bundled):
         libvirt_api.demand_installed()
+    chosen = judges.choose(profile, targets, wanted, origin, checks, known)
     plan = Plan(
         settings,
         checks,
         profile,
-        {target.profile: profiles.load(target.profile, known) for target in targets if target.profile},
+        chosen.others,
         targets,
-        waivers.load(settings.waivers, checks) if settings.waivers else [],
+        [],
         connection,
         sudo,
         bundled,
+        wanted.recordings,
+        chosen.clusters,
     )
-    if manifests and len(bundled) == len(targets):
-        plan.started_at = min(manifest.started_at for manifest, _ in manifests)
-        plan.finished_at = max(manifest.finished_at for manifest, _ in manifests)
-        dt.datetime.fromisoformat(plan.started_at)
+    if wanted.recordings and len(bundled) == len(targets):
+        plan.started_at = min(wanted.recordings, key=lambda one: one.started_at).manifest.started_at
+        plan.finished_at = max((one.manifest.finished_at for one in wanted.recordings), key=dt.datetime.fromisoformat)
+    if settings.waivers:
+        latest = max([dt.datetime.now(dt.UTC), *([plan.at] if plan.started_at else [])])
+        plan.waivers = waivers.load(settings.waivers, checks, latest + dt.timedelta(days=settings.waiver_days))
     return plan
-
-
-def _demand_writable(path: Path | None) -> None:
-    """Find out now whether *path* can be written: not after an hour of gathering."""
-    if path is None:
-        return
-    place = path.absolute().parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise KvmcheckError(f"{path} cannot be written: no permission in {place}")
-
-
-def _targets(specs: Sequence[str] | None, entries: list[Target], profile: Profile, connection: Connection) -> list[Target]:
-    if specs is None:
-        return entries or [
-            Target(name_of("local://"), "local://", profile.role, "" if profile.role == "guest" else IMPLICIT_CLUSTER)
-        ]
-    found = []
-    for spec in _expanded(specs, connection):
-        known = [entry for entry in entries if spec in (entry.name, entry.spec)]
-        if known:
-            found += known
-            continue
-        check_spec(spec)
-        cluster = IMPLICIT_CLUSTER if not entries and profile.role == "host" else ""
-        found.append(Target(name_of(spec), spec, profile.role, cluster))
-    return found
-
-
-def _expanded(specs: Sequence[str], connection: Connection) -> list[str]:
-    """Return *specs* with ansible groups replaced by their hosts."""
-    result = []
-    for spec in specs:
-        if not spec.startswith("ansible://"):
-            result.append(spec)
-            continue
-        if not shutil.which("ansible-inventory"):
-            raise KvmcheckError(f"--hosts: {spec}: no ansible-inventory is in PATH: pip install ansible-core")
-        from testinfra.backend.ansible import AnsibleBackend
-
-        try:
-            names = AnsibleBackend.get_hosts(spec.removeprefix("ansible://"), ansible_inventory=connection.ansible_inventory)
-        except Exception as exc:  # noqa: BLE001 - whatever ansible's inventory raises is a mistake in it
-            said = (str(exc).strip() or type(exc).__name__).splitlines()[0][:200]
-            raise KvmcheckError(f"--hosts: {spec}: {said}") from None
-        if not names:
-            raise KvmcheckError(f"--hosts: {spec}: the ansible inventory names no such host")
-        result += [f"ansible://{name}" for name in names]
-    return result
 
 
 def gather(plan: Plan, progress: Callable[[Target, Evidence, float], None]) -> None:
@@ -238,6 +187,6 @@ def seal(plan: Plan, directory: Path) -> None:
         plan.started_at,
         plan.finished_at,
         tuple(plan.targets),
-        {**plan.meta(), "active": plan.settings.active},
+        plan.sealed_meta(),
     )
     bundle.write(directory, manifest, [host.evidence for host in plan.hosts])

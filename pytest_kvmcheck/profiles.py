@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -10,12 +11,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pytest_kvmcheck.catalog import digest
+from pytest_kvmcheck.catalog import digest_of
 from pytest_kvmcheck.contradictions import contradiction
 from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.names import oddity, resembles
+from pytest_kvmcheck.parameters import Parameter
 from pytest_kvmcheck.paths import shipped
-from pytest_kvmcheck.registry import Check, Choice, Params, Severity
+from pytest_kvmcheck.registry import Check, Params, Severity
 from pytest_kvmcheck.yamlfile import YamlFile, did_you_mean
+
+#: Own files of a profile: name and text, the nearest first.
+Recorded = tuple[tuple[str, str], ...]
+
+#: No name of a profile is longer.
+MAX_NAME = 200
 
 
 class Level(StrEnum):
@@ -60,7 +69,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile with what it extends. ``digest`` is the SHA-256 of the files it was read from."""
+    """A profile with what it extends. ``digest`` is the SHA-256 of the files it was read from; ``own`` those not shipped."""
 
     name: str
     title: str
@@ -69,6 +78,7 @@ class Profile:
     settings: Mapping[str, Setting]
     digest: str
     source: str
+    own: Recorded = ()
 
     def setting(self, check_id: str) -> Setting | None:
         """Return the setting of a check that this profile runs, else None."""
@@ -86,6 +96,7 @@ class Profile:
         return setting.severity if setting and setting.severity else check.severity
 
 
+@functools.cache
 def shipped_profiles() -> dict[str, Path]:
     """Return the profiles that come with the package, by name."""
     return {path.stem: path for path in sorted(shipped("profiles").glob("*.yaml"))}
@@ -106,25 +117,15 @@ def find(reference: str, beside: Path | None = None) -> Path:
     raise KvmcheckError(f"profile {reference}: unknown{did_you_mean(reference, known)} (shipped: {', '.join(known)})")
 
 
-def load(reference: str, checks: Mapping[str, Check] | None) -> Profile:
+def load(reference: str, checks: Mapping[str, Check] | None, recorded: Recorded | None = None) -> Profile:
     """Return the profile *reference* with what it extends, validated against *checks* (None: ids are not validated).
 
+    *recorded* are the own files of the profile as they were when evidence was judged: they are taken instead of those of today.
     Raises :class:`~pytest_kvmcheck.errors.ConfigError` with file, line and key path of the first mistake.
     """
-    chain: list[tuple[Path, YamlFile, ProfileFile]] = []
-    path: Path | None = find(reference)
-    while path:
-        if any(path.samefile(seen) for seen, _, _ in chain):
-            raise chain[-1][1].error(f"{path.name} is extended by itself", ("extends",))
-        source = YamlFile(path, _shown(path))
-        parsed = source.validated(ProfileFile)
-        chain.append((path, source, parsed))
-        try:
-            path = find(parsed.extends, path.parent) if parsed.extends else None
-        except KvmcheckError as exc:
-            raise source.error(str(exc), ("extends",)) from None
+    chain = list(_recorded_chain(recorded) if recorded else _chain(reference))
     settings: dict[str, Setting] = {}
-    for _, source, parsed in reversed(chain):
+    for source, parsed in reversed(chain):
         for check_id, given in parsed.checks.items():
             entry = given or Entry.model_validate({})
             if checks is not None:
@@ -136,22 +137,108 @@ def load(reference: str, checks: Mapping[str, Check] | None) -> Profile:
                 params={**before.params, **entry.params},
                 comment=entry.comment or before.comment,
             )
-    top_path, _, top = chain[0]
+    source, top = chain[0]
     profile = Profile(
         top.name,
         top.title,
         top.description,
         top.role,
         dict(sorted(settings.items())),
-        digest(p for p, _, _ in chain),
-        str(top_path),
+        digest_of((source.path.name, source.text.encode()) for source, _ in chain),
+        str(source.path),
+        tuple((source.path.name, source.text) for source, _ in chain if not _is_shipped(source)),
     )
     if checks is not None:
         _demand_consistent(profile, checks, chain)
     return profile
 
 
-def _demand_consistent(profile: Profile, checks: Mapping[str, Check], chain: list[tuple[Path, YamlFile, ProfileFile]]) -> None:
+def _is_shipped(source: YamlFile) -> bool:
+    return source.path in shipped_profiles().values()
+
+
+def _chain(reference: str) -> Iterator[tuple[YamlFile, ProfileFile]]:
+    """Return the file of *reference* and those that it extends, the nearest first."""
+    seen: list[Path] = []
+    path: Path | None = find(reference)
+    while path:
+        seen.append(path)
+        source, parsed = _parsed(YamlFile(path, _shown(path)))
+        yield source, parsed
+        try:
+            path = find(parsed.extends, path.parent) if parsed.extends else None
+        except KvmcheckError as exc:
+            raise source.error(str(exc), ("extends",)) from None
+        if path and any(path.samefile(other) for other in seen):
+            raise source.error(f"{path.name} is extended by itself", ("extends",))
+
+
+def _recorded_chain(recorded: Recorded) -> Iterator[tuple[YamlFile, ProfileFile]]:
+    """Return the recorded files, the nearest first, and what the last of them extends: a shipped profile as it is today."""
+    for name, text in recorded:
+        source, parsed = _parsed(YamlFile(Path(name), f"{name} (recorded)", text))
+        yield source, parsed
+    if parsed.extends:
+        if parsed.extends not in shipped_profiles():
+            raise source.error(f"profile {parsed.extends}: was not recorded, and none is shipped", ("extends",))
+        yield from _chain(parsed.extends)
+
+
+def _parsed(source: YamlFile) -> tuple[YamlFile, ProfileFile]:
+    parsed = source.validated(ProfileFile)
+    if not _is_shipped(source):
+        if not parsed.name.strip() or parsed.name != parsed.name.strip() or len(parsed.name) > MAX_NAME:
+            raise source.error(f"expected a name of 1 to {MAX_NAME} characters, given: {parsed.name!r}", ("name",))
+        if problem := oddity(parsed.name):
+            raise source.error(f"the name {problem}", ("name",))
+        if taken := next((name for name in shipped_profiles() if resembles(name, parsed.name)), ""):
+            same = "is that of a shipped profile" if taken == parsed.name else f"looks like that of the shipped profile {taken}"
+            raise source.error(f"{parsed.name} {same}: call it otherwise", ("name",))
+    return source, parsed
+
+
+def strictest(cluster: str, profiles: Sequence[Profile], checks: Iterable[Check]) -> Profile:
+    """Return what the hosts of *cluster* are judged by together when they have several *profiles*: the strictest of each.
+
+    That is for every check of clusters: run when one of them runs it, the stricter level, the worse severity, and the strictest
+    value of each parameter. Raises :class:`KvmcheckError` where no value is the strictest.
+    """
+    settings = {}
+    for check in checks:
+        mine = [profile for profile in profiles if check.scope == "cluster" and profile.setting(check.id)]
+        if not mine:
+            continue
+        params = {}
+        for name, declared in check.declared.items():
+            values = [profile.params(check)[name] for profile in mine]
+            try:
+                params[name] = _strictest(declared, values)
+            except ValueError:
+                given = ", ".join(f"{value!r} ({profile.name})" for value, profile in zip(values, mine, strict=True))
+                raise KvmcheckError(
+                    f"cluster {cluster}: the profiles of its hosts do not agree on {check.id} {name}: {given}; give the cluster a"
+                    f" profile in the inventory (clusters: {{{cluster}: {{profile: NAME}}}})"
+                ) from None
+        settings[check.id] = Setting(
+            Level.FAIL if any(profile.settings[check.id].level is Level.FAIL for profile in mine) else Level.WARN,
+            min((profile.severity(check) for profile in mine), key=lambda severity: severity.rank),
+            params,
+            "; ".join(dict.fromkeys(filter(None, (profile.settings[check.id].comment for profile in mine)))),
+        )
+    digest = digest_of((profile.name, profile.digest.encode()) for profile in profiles)
+    return Profile("+".join(sorted(profile.name for profile in profiles)), "", "", "host", settings, digest, "")
+
+
+def _strictest(declared: Parameter, values: Sequence[Any]) -> Any:
+    """Return the strictest of *values*. Raises ValueError when none is."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    if declared.strictest is None:
+        raise ValueError
+    return declared.strictest(values)
+
+
+def _demand_consistent(profile: Profile, checks: Mapping[str, Check], chain: list[tuple[YamlFile, ProfileFile]]) -> None:
     """Raise :class:`~pytest_kvmcheck.errors.ConfigError` for what no host could fulfil, at the file that says it last."""
 
     def told(check_id: str) -> Params | None:
@@ -160,12 +247,12 @@ def _demand_consistent(profile: Profile, checks: Mapping[str, Check], chain: lis
     found = contradiction(told)
     if not found:
         return
-    for _, source, parsed in chain:
+    for source, parsed in chain:
         for check_id, name in found.params:
             entry = parsed.checks.get(check_id)
             if entry and name in entry.params:
                 raise source.error(f"contradiction: {found.text}", ("checks", check_id, "params", name))
-    raise chain[0][1].error(f"contradiction: {found.text}")
+    raise chain[0][0].error(f"contradiction: {found.text}")
 
 
 def _shown(path: Path) -> str:
@@ -185,34 +272,26 @@ def _validate(source: YamlFile, check_id: str, entry: Entry, checks: Mapping[str
         if name not in check.params:
             known = ", ".join(check.params) or "none"
             raise source.error(f"unknown parameter{did_you_mean(name, check.params)} (it has: {known})", key)
-        _validate_type(source, key, value, check.params[name])
+        if problem := check.declared[name].problem(value):
+            raise source.error(problem, key)
 
 
-def _validate_type(source: YamlFile, key: tuple[str, ...], value: Any, default: Any) -> None:
-    """Demand that *value* is of the type of *default*; a whole number may stand for a fraction, None for nothing given."""
-    if default is None or value is None:
-        if default is not None:
-            raise source.error("has no value", key)
-        return
-    if isinstance(default, Choice):
-        if value not in default.words:
-            hint = did_you_mean(str(value), default.words)
-            raise source.error(f"expected one of {', '.join(default.words)}, given: {value!r}{hint}{_bare(value)}", key)
-        return
-    expected: type | tuple[type, ...] = type(default)
-    if expected is float:
-        expected = (int, float)
-    elif expected in (tuple, list):
-        expected = (list, tuple)
-    if not isinstance(value, expected) or (isinstance(value, bool) and not isinstance(default, bool)):
-        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(type(default), "a list")
-        raise source.error(f"expected {wanted}, given: {value!r}{_bare(value)}", key)
+def json_schema(checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Return the JSON Schema of profile files, for editors: with the parameters of each check and their bounds."""
+    schema = ProfileFile.model_json_schema()
+    common = {name: {"$ref": f"#/$defs/Entry/properties/{name}"} for name in schema["$defs"]["Entry"]["properties"]}
+    schema["properties"]["checks"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            check.id: {"description": check.title, "anyOf": [_entry_schema(check, common), {"type": "null"}]}
+            for check in checks.values()
+        },
+    }
+    return schema
 
 
-def _bare(value: Any) -> str:
-    return ' (YAML reads a bare yes, no, on or off as true or false: write "off")' if isinstance(value, bool) else ""
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of profile files, for editors."""
-    return ProfileFile.model_json_schema()
+def _entry_schema(check: Check, common: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = {name: declared.schema() for name, declared in check.declared.items()}
+    params = {"type": "object", "additionalProperties": False, "properties": parameters}
+    return {"type": "object", "additionalProperties": False, "properties": {**common, "params": params}}

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.parameters import Parameter, declared
 
 _ID = re.compile(r"KVM-([A-Z]{2,4})-\d{3}")
 
@@ -65,24 +66,6 @@ class Params(Mapping[str, Any]):
         return len(self._values)
 
 
-class Choice(str):
-    """A parameter that is one of a few words; the first is the default. A profile may name no other.
-
-    >>> policy = Choice("any", "on", "off")
-    >>> policy, policy.words
-    ('any', ('any', 'on', 'off'))
-    """
-
-    __slots__ = ("words",)
-    words: tuple[str, ...]
-
-    def __new__(cls, *words: str) -> Choice:
-        """Return the first of *words*, which knows the others."""
-        self = super().__new__(cls, words[0])
-        self.words = words
-        return self
-
-
 #: Returns why a check has nothing to judge on a subject, or None when it applies. May raise EvidenceMissing.
 Condition = Callable[..., "str | None"]
 
@@ -91,6 +74,7 @@ Condition = Callable[..., "str | None"]
 class Check:
     """A registered check.
 
+    ``params`` are the defaults of its parameters, ``declared`` what they may be.
     ``reads`` are the ids of the probes it may read; ``sections`` its docstring by heading. ``compares``: it looks at the
     peers of the host too.
     """
@@ -101,6 +85,7 @@ class Check:
     area: str
     scope: str
     params: Mapping[str, Any]
+    declared: Mapping[str, Parameter]
     reads: tuple[str, ...]
     applies: Condition | None
     function: Callable[..., None]
@@ -121,7 +106,7 @@ def check(
     title: str,
     severity: Severity,
     reads: tuple[str, ...],
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, Parameter | bool] | None = None,
     applies: Condition | None = None,
     compares: bool = False,
     since: str = "0.1",
@@ -130,7 +115,7 @@ def check(
 
     The function asks by name for what it judges (one of ``SCOPES``, and ``params``); it asserts, or reports through
     :class:`~pytest_kvmcheck.findings.Findings`. *title* states the good state. Raises :class:`KvmcheckError` for an id that
-    is taken or badly formed, an unknown argument, or a docstring without its headings.
+    is taken or badly formed, an unknown argument, a parameter without bounds, or a docstring without its headings.
     """
     match = _ID.fullmatch(id)
     if not match:
@@ -149,13 +134,18 @@ def check(
             raise KvmcheckError(f"{id}: nothing is called {', '.join(sorted(unknown))}; known are {', '.join(SCOPES)}, params")
         if not scopes:
             raise KvmcheckError(f"{id}: a check asks for one of {', '.join(SCOPES)}")
+        try:
+            parameters = {name: declared(name, value) for name, value in (params or {}).items()}
+        except ValueError as exc:
+            raise KvmcheckError(f"{id}: {exc}") from None
         entry = Check(
             id=id,
             title=title,
             severity=Severity(severity),
             area=match[1],
             scope=max(scopes, key=SCOPES.index),
-            params=MappingProxyType(dict(params or {})),
+            params=MappingProxyType({name: parameter.default for name, parameter in parameters.items()}),
+            declared=MappingProxyType(parameters),
             reads=reads,
             applies=applies,
             function=function,

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 #: The profile of a run that names none.
 DEFAULT_PROFILE = "baseline"
 
+#: Keys of the ini file, and variables of the environment, that have no option: name, default, bounds, help.
+NUMBERS = (
+    ("host_timeout", 180, 1, 86_400, "seconds after which a host is given up"),
+    ("waiver_days", 366, 1, 3660, "days for which a waiver may be in force at the most, from now"),
+)
+
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 
 #: name, metavar, help. Each is an option --kvmcheck-NAME, a variable KVMCHECK_NAME and an ini key kvmcheck_NAME.
@@ -38,6 +44,7 @@ class Settings:
     json: Path | None = None
     host_timeout_s: float = 180
     active: bool = False
+    waiver_days: int = 366
     sources: dict[str, str] = field(default_factory=dict)
 
 
@@ -58,7 +65,8 @@ def add_options(parser: pytest.Parser) -> None:
     for name, metavar, text in VALUES:
         group.addoption(f"--kvmcheck-{name}", metavar=metavar, default=None, help=text)
         parser.addini(f"kvmcheck_{name}", f"{text}; as --kvmcheck-{name}", type="string", default="")
-    parser.addini("kvmcheck_host_timeout", "seconds after which a host is given up (default: 180)", type="string", default="")
+    for name, value, low, high, text in NUMBERS:
+        parser.addini(f"kvmcheck_{name}", f"{text}: {low} to {high} (default: {value})", type="string", default="")
 
 
 def _find(config: pytest.Config, name: str) -> tuple[str, str]:
@@ -79,11 +87,29 @@ def active(config: pytest.Config) -> bool:
     them believes that hosts are checked.
     """
     on, source = _switch(config, "kvmcheck")
-    if source == "default":
-        for name in (*(name for name, _, _ in VALUES), "active"):
-            if config.getoption(f"--kvmcheck-{name}", default=None) is not None:
-                raise KvmcheckError(f"--kvmcheck-{name} without --kvmcheck: nothing would be checked")
-    return on
+    if on:
+        _demand_known()
+        return True
+    for name in (*(name for name, _, _ in VALUES), "active"):
+        if config.getoption(f"--kvmcheck-{name}", default=None) is not None:
+            off = "without --kvmcheck" if source == "default" else f"while {_shown('kvmcheck', source)} switches kvmcheck off"
+            raise KvmcheckError(f"--kvmcheck-{name} {off}: nothing would be checked")
+    return False
+
+
+def _demand_known() -> None:
+    """Raise :class:`KvmcheckError` for a variable that looks like one of ours and is none. Of ini keys pytest tells."""
+    from pytest_kvmcheck.yamlfile import did_you_mean
+
+    known = ["kvmcheck", *(f"kvmcheck_{name}" for name in (*(row[0] for row in (*VALUES, *NUMBERS)), "active"))]
+    for name in os.environ:
+        if name.upper().startswith("KVMCHECK") and name not in {key.upper() for key in known}:
+            hint = did_you_mean(name.upper(), [key.upper() for key in known])
+            raise KvmcheckError(f"environment variable {name}: unknown{hint}")
+
+
+def _shown(name: str, source: str) -> str:
+    return name.upper() if source == "environment" else f"ini key {name}"
 
 
 def _switch(config: pytest.Config, name: str) -> tuple[bool, str]:
@@ -93,8 +119,19 @@ def _switch(config: pytest.Config, name: str) -> tuple[bool, str]:
         return True, source
     if value.lower() in _FALSE:
         return False, source
-    where = name.upper() if source == "environment" else f"ini key {name}"
-    raise KvmcheckError(f"{where}: expected true or false, given: {value!r}")
+    raise KvmcheckError(f"{_shown(name, source)}: expected true or false, given: {value!r}")
+
+
+def _number(config: pytest.Config, name: str, default: float, low: float, high: float, text: str) -> float:
+    given, source = _find(config, f"kvmcheck_{name}")
+    try:
+        number = float(given or default)
+        if not low <= number <= high:
+            raise ValueError
+    except ValueError:
+        what = text.split(" ", 1)[0]
+        raise KvmcheckError(f"kvmcheck_{name} ({source}): expected {what} from {low} to {high}, given: {given!r}") from None
+    return number
 
 
 def read(config: pytest.Config) -> Settings:
@@ -113,13 +150,7 @@ def read(config: pytest.Config) -> Settings:
         return found
 
     asks_actively, sources["active"] = _switch(config, "kvmcheck_active")
-    timeout, source = _find(config, "kvmcheck_host_timeout")
-    try:
-        seconds = float(timeout or 180)
-        if not 1 <= seconds <= 86400:
-            raise ValueError
-    except ValueError:
-        raise KvmcheckError(f"kvmcheck_host_timeout ({source}): expected seconds from 1 to 86400, given: {timeout!r}") from None
+    numbers = {row[0]: _number(config, *row) for row in NUMBERS}
     profile = values["profile"]
     if profile and sources["profile"] == "ini" and config.inipath and "/" in profile and not Path(profile).is_absolute():
         profile = str(config.inipath.parent / profile)
@@ -129,7 +160,8 @@ def read(config: pytest.Config) -> Settings:
         path("waivers"),
         path("record"),
         path("json"),
-        seconds,
+        numbers["host_timeout"],
         asks_actively,
+        int(numbers["waiver_days"]),
         sources,
     )

@@ -20,6 +20,9 @@ from pytest_kvmcheck.views.storage import multipath_maps
 #: The cluster of a run without an inventory: all hosts that were named together.
 IMPLICIT_CLUSTER = "run"
 
+#: How the name of a cluster's subject, and of the profile that it is judged by, begins.
+CLUSTER = "cluster:"
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -186,14 +189,8 @@ def clusters(hosts: Iterable[Host]) -> list[Cluster]:
 
 def _cluster_subject(cluster: Cluster) -> Subject:
     problem = NotApplicable("a single host") if len(cluster.hosts) < 2 else None
-    profiles = {host.target.profile for host in cluster.hosts}
-    return Subject(
-        f"cluster:{cluster.name}",
-        f"cluster:{safe_id(cluster.name)}",
-        {"cluster": cluster},
-        problem,
-        profile=profiles.pop() if len(profiles) == 1 else "",
-    )
+    name = f"{CLUSTER}{cluster.name}"
+    return Subject(name, f"{CLUSTER}{safe_id(cluster.name)}", {"cluster": cluster}, problem, profile=name)
 
 
 def _distinct(subjects: list[Subject]) -> list[Subject]:

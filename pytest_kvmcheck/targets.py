@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.names import folded, hidden, oddity
 
 #: Recorded evidence, and libvirt's own API: kinds of target that testinfra does not know.
 RECORDED = ("bundle", "sosreport", "reply")
@@ -56,13 +58,44 @@ class Target:
         return Path(self.spec.split(":", 1)[1]).expanduser()
 
 
-def hide_password(spec: str) -> str:
-    """Return *spec* without its password.
+#: What a user is made of (POSIX, and DOMAIN\\user or user@REALM of directories). Whatever follows may be a password: the colon,
+#: what an URL or a font makes of it, a blank.
+_USER = re.compile(r"[\w.+$=~@\\-]*")
 
-    >>> hide_password("ssh://root:hunter2@kvm01")
-    'ssh://root:***@kvm01'
+#: Parameters of an URL that carry a secret.
+_SECRETS = r"(?i:pass(?:word|wd|phrase|code)?|pwd|pw|secret|token|api_?key|credentials?)"
+
+_SCHEME = re.compile(r"(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?//")
+
+
+#: A host and a path with parameters, where an @ is no user's.
+_PLACE = re.compile(r"[\w.-]*(?::\d+)?(?:/[^?@]*)?\?")
+
+
+def _parts(spec: str) -> tuple[str, str, str]:
+    """Return what is before the user in *spec*, the user (whatever is before the last @), and the rest."""
+    start = match.end() if (match := _SCHEME.match(spec)) else 0
+    if spec.startswith("libvirt+") and _PLACE.match(spec, start):
+        return spec[:start], "", spec[start:]
+    head, at, tail = spec[start:].rpartition("@")
+    return spec[:start], head, at + tail
+
+
+def hide_password(spec: str) -> str:
+    """Return *spec* without its password. The path of recorded evidence has none.
+
+    >>> hide_password("ssh://root:hunter2@kvm01"), hide_password("ssh://root%3Aa/b@kvm01"), hide_password("root:a:b@c@kvm01")
+    ('ssh://root:***@kvm01', 'ssh://root:***@kvm01', 'root:***@kvm01')
+    >>> hide_password("libvirt+esx://kvm01/?password=hunter2&no=1"), hide_password("bundle:a:b@c")
+    ('libvirt+esx://kvm01/?password=***&no=1', 'bundle:a:b@c')
     """
-    return re.sub(r"(//[^/:@]*):[^/]*@", r"\1:***@", spec)
+    if spec.partition(":")[0] in RECORDED:
+        return spec
+    scheme, user, rest = _parts(spec)
+    known = _USER.match(user)
+    if known and known.end() < len(user):
+        user = f"{known[0]}:***"
+    return re.sub(rf"([?&;,]\s*{_SECRETS}=)[^&;,]*", r"\1***", scheme + user + rest)
 
 
 def safe_id(name: str) -> str:
@@ -83,21 +116,22 @@ def safe_id(name: str) -> str:
 
 def check_spec(spec: str, where: str = "--hosts") -> None:
     """Raise :class:`KvmcheckError` when *spec* cannot be a target or would put a password on a command line."""
-    if not spec or spec != spec.strip() or any(ord(char) < 32 for char in spec):
-        raise KvmcheckError(f"{where}: {spec!r} is not a host; write ssh://kvm01, local://, bundle:DIR or sosreport:PATH")
-    if re.search(r"//[^/]*:[^/]*@", spec):
-        raise KvmcheckError(
-            f"{where}: {hide_password(spec)}: a password in a host spec ends up in process lists; use a key or ~/.ssh/config"
-        )
     scheme, colon, rest = spec.partition(":")
+    shown = hide_password(spec)
+    if not spec or spec != spec.strip() or hidden(spec) or (scheme not in RECORDED and re.search(r"\s", spec)):
+        raise KvmcheckError(f"{where}: {shown!r} is not a host; write ssh://kvm01, local://, bundle:DIR or sosreport:PATH")
+    if shown != spec:
+        raise KvmcheckError(f"{where}: {shown}: a password in a host spec ends up in process lists; use a key or ~/.ssh/config")
     if not colon:
         meant = "local://" if spec in ("local", "localhost") else f"ssh://{spec}"
         raise KvmcheckError(f"{where}: {spec}: say how to reach it; did you mean {meant}?")
-    if scheme.startswith("libvirt+"):
-        return
     if scheme in RECORDED:
         if not Path(rest).expanduser().exists():
             raise KvmcheckError(f"{where}: {spec}: there is no file or directory {rest}")
+        return
+    if scheme.startswith("libvirt+"):
+        if not rest.startswith("//"):
+            raise KvmcheckError(f"{where}: {spec}: not an URI of libvirt's, e.g. libvirt+qemu+ssh://kvm01/system")
         return
     if scheme == "paramiko":
         raise KvmcheckError(f"{where}: {spec}: paramiko accepts unknown SSH host keys; use ssh:// instead of paramiko://")
@@ -108,8 +142,11 @@ def check_spec(spec: str, where: str = "--hosts") -> None:
         raise KvmcheckError(f"{where}: {spec}: unknown kind of target; known are {known}")
     if rest == "//" and scheme != "local":
         raise KvmcheckError(f"{where}: {spec}: no host is named after {scheme}://")
-    if rest.startswith("//-"):
+    name = name_of(spec)
+    if rest.startswith("//-") or name.startswith("-"):
         raise KvmcheckError(f"{where}: {spec}: a host cannot start with a dash")
+    if problem := oddity(name):
+        raise KvmcheckError(f"{where}: {spec}: the name {problem}")
 
 
 def name_of(spec: str) -> str:
@@ -127,14 +164,31 @@ def name_of(spec: str) -> str:
     return unquote(rest) or "localhost"
 
 
-def distinct(targets: Iterable[Target]) -> list[Target]:
-    """Return *targets* with each spec once; raises :class:`KvmcheckError` when two different ones share a name."""
-    seen: dict[str, Target] = {}
-    for target in targets:
-        other = seen.setdefault(target.name, target)
-        if other.spec != target.spec:
-            raise KvmcheckError(
-                f"two targets are called {target.name}: {hide_password(other.spec)} and {hide_password(target.spec)};"
-                " name them in an inventory file"
-            )
-    return list(seen.values())
+def same_host(name: str) -> str:
+    """Return *name* in the form in which two names of one host are equal: case, a dot behind it, IDNA and width do not count.
+
+    >>> same_host("KVM01.example."), same_host("xn--bcher-kva.example") == same_host("Bücher.example")
+    ('kvm01.example', True)
+    """
+    if "xn--" in name.lower():
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("ascii").decode("idna")
+    return folded(name)
+
+
+def distinct(asked: Iterable[tuple[Target, str]]) -> list[Target]:
+    """Return the targets of *asked*, pairs of a target and where its answers come from, each once and sorted by name.
+
+    Raises :class:`KvmcheckError` when one host has two sources: the verdicts on one would hide those on the other.
+    """
+    seen: dict[str, tuple[Target, str]] = {}
+    for target, source in asked:
+        other, its = seen.setdefault(same_host(target.name), (target, source))
+        if (other.name, its) == (target.name, source):
+            continue
+        names = target.name if other.name == target.name else f"{other.name} and {target.name} (one name)"
+        what = f"both from {its}" if its == source else f"{hide_password(its)} and {hide_password(source)}"
+        recorded = any(found.startswith("bundle:") for found in (its, source))
+        advice = "judge them in two runs" if recorded else "ask for one of them, or name them in an inventory file"
+        raise KvmcheckError(f"two targets are called {names}: {what}; {advice}")
+    return sorted((target for target, _ in seen.values()), key=lambda target: target.name)

@@ -14,6 +14,7 @@ from pytest_kvmcheck.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
 
 M = TypeVar("M", bound="BaseModel")
 
@@ -26,20 +27,15 @@ KeyPath = tuple[str | int, ...]
 class YamlFile:
     """A parsed YAML file: ``data`` holds plain types, and every key path knows its line."""
 
-    def __init__(self, path: Path, shown: str | None = None) -> None:
+    def __init__(self, path: Path, shown: str | None = None, text: str | None = None, item: str = "item") -> None:
+        """Read *path*, or take *text* for what it holds. ``text`` is what was parsed; *item* is what a list in it consists of."""
         self.path = path
+        self._item = item
         self.shown = shown or str(path)
+        self.text = _read(path, self.shown) if text is None else text
         self._lines: dict[KeyPath, int] = {}
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise ConfigError(f"larger than {MAX_BYTES} bytes", self.shown)
-            text = path.read_text("utf-8")
-        except OSError as exc:
-            raise ConfigError(exc.strerror or str(exc), self.shown) from None
-        except UnicodeDecodeError:
-            raise ConfigError("is not UTF-8 text", self.shown) from None
-        try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            root = yaml.compose(self.text, Loader=yaml.SafeLoader)
             self.data: Any = self._plain(root, (), 0) if root else None
         except yaml.MarkedYAMLError as exc:
             line = exc.problem_mark.line + 1 if exc.problem_mark else None
@@ -58,7 +54,7 @@ class YamlFile:
                 key = self._scalar(key_node)
                 here = (*path, key)
                 if key in mapping:
-                    raise ConfigError("the same key twice", self.shown, key_node.start_mark.line + 1, _dotted(here))
+                    raise ConfigError("the same key twice", self.shown, key_node.start_mark.line + 1, self._dotted(here))
                 self._lines[here] = key_node.start_mark.line + 1
                 mapping[key] = self._plain(value_node, here, depth + 1)
             return mapping
@@ -83,7 +79,19 @@ class YamlFile:
 
     def error(self, message: str, path: Iterable[str | int] = ()) -> ConfigError:
         """Return the complaint *message* about *path*."""
-        return ConfigError(message, self.shown, self.line(path), _dotted(tuple(path)))
+        return ConfigError(message, self.shown, self.line(path), self._dotted(tuple(path)))
+
+    def _dotted(self, path: KeyPath) -> str:
+        """Return *path* for people: ``checks.KVM-MEM-001.level``, ``waiver 1.approver``."""
+        parts: list[str] = []
+        for part in path:
+            if isinstance(part, int):
+                if parts[-1:] == [f"{self._item}s"]:
+                    parts.pop()
+                parts.append(f"{self._item} {part + 1}")
+            else:
+                parts.append(str(part))
+        return ".".join(parts)
 
     def validated(self, model: type[M], data: Any = None, at: KeyPath = ()) -> M:
         """Return the data as *model*; the first mistake becomes a :class:`ConfigError` at its place."""
@@ -107,13 +115,45 @@ class YamlFile:
             return self.error(f"unknown key{did_you_mean(str(path[-1]), _known_keys(model, first['loc'][:-1]))}", path)
         if first["type"] == "missing":
             return self.error("is missing", path)
-        message = first["msg"].removeprefix("Value error, ")
-        given = first.get("input")
-        if first["type"] != "value_error" and isinstance(given, (str, int, float, bool)):
-            message += f", given: {given!r}"
-            if isinstance(given, bool):
-                message += " (YAML reads a bare yes, no, on or off as true or false: write it in quotes)"
-        return self.error(message, path)
+        return self.error(_in_our_words(first), path)
+
+
+#: What was expected, by pydantic's type of mistake.
+_EXPECTED = {
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+    "dict_type": "keys and values",
+    "list_type": "a list",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+
+
+def _in_our_words(mistake: ErrorDetails) -> str:
+    """Return a mistake that pydantic found as people say it: what was expected, what is given, what was probably meant."""
+    kind, given = mistake["type"], mistake.get("input")
+    if kind == "value_error":
+        return mistake["msg"].removeprefix("Value error, ")
+    words = re.findall(r"'([^']*)'", str(mistake.get("ctx", {}).get("expected", "")))
+    expected = f"one of {', '.join(words)}" if words else _EXPECTED.get(kind, mistake["msg"].removeprefix("Input should be "))
+    if given is None:
+        return f"expected {expected}, and nothing is given"
+    if not isinstance(given, (str, int, float, bool)):
+        return f"expected {expected}, given: {'a list' if isinstance(given, list) else 'keys and values'}"
+    bare = " (YAML reads a bare yes, no, on or off as true or false: write it in quotes)" if isinstance(given, bool) else ""
+    return f"expected {expected}, given: {given!r}{did_you_mean(str(given), words)}{bare}"
+
+
+def _read(path: Path, shown: str) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"larger than {MAX_BYTES} bytes", shown)
+        return path.read_bytes().decode("utf-8")
+    except OSError as exc:
+        raise ConfigError(exc.strerror or str(exc), shown) from None
+    except UnicodeDecodeError:
+        raise ConfigError("is not UTF-8 text", shown) from None
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
@@ -146,7 +186,3 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
         return f"; did you mean {padded}?"
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(str(part) for part in path)

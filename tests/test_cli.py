@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from pytest_kvmcheck import catalog, profiles
 
@@ -92,8 +94,32 @@ def test_what_the_collect_script_says_is_a_target(tmp_path: Path) -> None:
 
 
 def test_schemas_are_schemas() -> None:
-    for name in ("report", "profile"):
-        assert json.loads(kvmcheck("schema", name).stdout)["type"] == "object"
+    for name in ("report", "profile", "inventory", "waivers"):
+        done = kvmcheck("schema", name)
+        assert done.returncode == 0
+        schema = json.loads(done.stdout)
+        assert schema["title"].startswith("pytest-kvmcheck ")
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(("kind", "page"), [("waivers", "profiles.md"), ("profile", "profiles.md"), ("inventory", "targets.md")])
+def test_the_files_in_the_docs_follow_the_schemas_and_their_mistakes_do_not(kind: str, page: str) -> None:
+    text = (Path(__file__).parent.parent / "docs" / page).read_text("utf-8")
+    blocks = [block.split("```")[0] for block in text.split("```yaml\n")[1:]]
+    shown = next(
+        block for block in blocks if block.startswith({"profile": "# site", "waivers": "# waivers"}.get(kind, "# inventory"))
+    )
+    body = yaml.load(shown, Loader=yaml.BaseLoader if kind == "waivers" else yaml.SafeLoader)
+    validator = jsonschema.Draft202012Validator(json.loads(kvmcheck("schema", kind).stdout))
+    validator.validate(body)
+    wrong = [{**body[0], "expires": "20270131"}] if kind == "waivers" else {**body, "hots": {}}
+    assert list(validator.iter_errors(wrong))
+
+
+def test_explain_shows_the_bounds_of_parameters() -> None:
+    done = kvmcheck("explain", "TIM-002")
+    assert done.returncode == 0
+    assert "max_offset_ms          100.0 (a number from 0.000001 to 10000)" in done.stdout
 
 
 def test_docs_are_generated(tmp_path: Path) -> None:

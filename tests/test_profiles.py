@@ -56,7 +56,10 @@ def test_what_is_left_out_is_inherited(tmp_path: Path) -> None:
     [
         ("name: a\nchecks:\n  KVM-MEM-01:\n", "site.yaml:3: checks.KVM-MEM-01: unknown check id; did you mean KVM-MEM-001?"),
         ("name: a\nchecks:\n  KVM-TIM-002: {params: {max_offset: 1}}\n", "did you mean max_offset_ms?"),
-        ("name: a\nchecks:\n  KVM-TIM-002: {params: {max_offset_ms: soon}}\n", "expected a number, given: 'soon'"),
+        (
+            "name: a\nchecks:\n  KVM-TIM-002: {params: {max_offset_ms: soon}}\n",
+            "expected a number from 0.000001 to 10000, given: 'soon'",
+        ),
         (
             "name: a\nchecks:\n  KVM-KSM-002: {params: {ksm_policy: of}}\n",
             "expected one of any, off, on, auto, given: 'of'; did you mean off?",

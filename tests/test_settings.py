@@ -101,3 +101,91 @@ def test_an_ini_file_of_another_place(place: Path, pytester: pytest.Pytester) ->
     result = pytester.runpytest_subprocess("-c", "ini/pytest.ini", "--hosts=bundle:a")
     assert result.ret == 0, result.outlines
     result.stdout.fnmatch_lines(["kvmcheck * | profile by-ini (ini), *"])
+
+
+@pytest.mark.parametrize("value", ["0", "false", "no"])
+def test_options_while_the_environment_switches_kvmcheck_off(
+    place: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """Who gives our options believes that hosts are checked: nothing is green in silence."""
+    pytester.makepyfile("def test_of_somebody_else(): pass")
+    monkeypatch.setenv("KVMCHECK", value)
+    result = pytester.runpytest_subprocess("--hosts=bundle:a", "--kvmcheck-profile=ini/profile.yaml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--kvmcheck-profile while KVMCHECK switches kvmcheck off: nothing would be checked"])
+    assert pytester.runpytest_subprocess().ret == 0, "without our options the plugin does nothing"
+
+
+def test_options_while_the_ini_file_switches_kvmcheck_off(place: Path, pytester: pytest.Pytester) -> None:
+    (place / "pytest.ini").write_text("[pytest]\nkvmcheck = false\n")
+    result = pytester.runpytest_subprocess("--kvmcheck-active")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--kvmcheck-active while ini key kvmcheck switches kvmcheck off: nothing would be checked"])
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("KVMCHECK_PROFIL", "; did you mean KVMCHECK_PROFILE[?]"),
+        ("KVMCHECK_WAIVER", "; did you mean KVMCHECK_WAIVERS[?]"),
+        ("kvmcheck_profile", "; did you mean KVMCHECK_PROFILE[?]"),
+        ("KVMCHECK_HOSTTIMEOUT", "; did you mean KVMCHECK_HOST_TIMEOUT[?]"),
+        ("KVMCHECKPROFILE", "; did you mean KVMCHECK_PROFILE[?]"),
+        ("KVMCHECK_ZZZZZZZZ", "*"),
+    ],
+)
+def test_a_typo_in_the_environment(
+    place: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    pytester.makepyfile("def test_of_somebody_else(): pass")
+    monkeypatch.setenv(name, "x")
+    result = pytester.runpytest_subprocess("--kvmcheck", "--hosts=bundle:a")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*environment variable {name}: unknown{hint}"])
+    assert pytester.runpytest_subprocess().ret == 0, "not asked for, the plugin does nothing"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("waiver_days", "0", "*kvmcheck_waiver_days (ini): expected days from 1 to 3660, given: '0'"),
+        ("waiver_days", "nan", "*kvmcheck_waiver_days (ini): expected days from 1 to 3660, given: 'nan'"),
+        ("waiver_days", "99999", "*kvmcheck_waiver_days (ini): expected days from 1 to 3660, given: '99999'"),
+        ("host_timeout", "nan", "*kvmcheck_host_timeout (ini): expected seconds from 1 to 86400, given: 'nan'"),
+        ("host_timeout", "inf", "*kvmcheck_host_timeout (ini): expected seconds from 1 to 86400, given: 'inf'"),
+    ],
+)
+def test_numbers_have_bounds(place: Path, pytester: pytest.Pytester, key: str, value: str, said: str) -> None:
+    (place / "pytest.ini").write_text(f"[pytest]\nkvmcheck_{key} = {value}\n")
+    result = pytester.runpytest_subprocess("--kvmcheck", "--hosts=bundle:a")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--hosts=bundle:a,bundle:b"], "*two targets are called a: bundle:a and bundle:b; judge them in two runs"),
+        (["--hosts=ssh://a,bundle:a"], "*two targets are called a: ssh://a and bundle:a; judge them in two runs"),
+        (
+            ["--kvmcheck-inventory=guest.yaml"],
+            "*guest web: profile baseline has no check for guests; give it a profile in the inventory (guest-linux)",
+        ),
+        (["--hosts=bundle:a", "--kvmcheck-profile=nan.yaml"], "*nan.yaml:3: *max_offset_ms: expected a number from 0.000001 to *"),
+        (["--hosts=bundle:a", "--kvmcheck-waivers=far.yaml"], "*far.yaml:1: waiver 1.expires: expected a date such as *"),
+        (["--hosts=bundle:a", "--ssh-config=/nope"], "*--ssh-config: /nope: No such file or directory"),
+        (["--hosts=bundle:a", "--kvmcheck-json=ini"], "*--kvmcheck-json: ini is a directory"),
+    ],
+)
+def test_what_would_hide_a_verdict_is_one_line_and_exit_code_4(
+    place: Path, pytester: pytest.Pytester, options: list[str], said: str
+) -> None:
+    shutil.copytree(place / "a", place / "b")
+    (place / "guest.yaml").write_text("hosts:\n  a: {target: 'bundle:a'}\nguests:\n  web: {target: 'ssh://dead.invalid'}\n")
+    (place / "nan.yaml").write_text("name: nan\nchecks:\n  KVM-TIM-002: {params: {max_offset_ms: .nan}}\n")
+    (place / "far.yaml").write_text(WAIVER.replace("2026-12-31", "20200131235959"))
+    result = pytester.runpytest_subprocess("--kvmcheck", *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+    assert len([line for line in result.errlines if "kvmcheck" in line]) == 1
+    assert not any("Traceback" in line or "INTERNALERROR" in line for line in result.outlines + result.errlines)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_kvmcheck import catalog, inventory, plan, profiles, waivers
+from pytest_kvmcheck import asked, catalog, inventory, profiles, waivers
 from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.gather.transport import Connection
 
@@ -97,18 +97,51 @@ def waiver(**changes: str | None) -> str:
     return "- " + "\n  ".join(f"{key}: {value}" for key, value in {**GOOD, **changes}.items() if value is not None) + "\n"
 
 
+#: Numbers that were once read as seconds or milliseconds since 1970, and other things that are no date.
+NO_DATES = ["20200131235959", "1767225600", "1.7e9", "'20261231'", "2026-W05-7", "'2026-12-31T24'", "true", "''", "[2026-12-31]"]
+NO_DATES += ["2026-1-5", "'\u0662\u0660\u0662\u0666-12-31'", "2026:12:31", "P1Y", "tomorrow", "2026-12", "'2026-12-31 12:00 CET'"]
+TOO_FAR = ["2999-01-01", "9999-12-31", "9999-12-31T23:59:59-12:00", "'2999-01-01T00:00:00+00:00'"]
+
+#: Anna Lind once more.
+ONE = ["anna lind", "Lind, Anna", "LIND Anna", "anna.lind", "Ann\u00e1 Lind", "\uff21nna Lind", "Anna", "anna_lind", "Anna  Lind"]
+ONE += ["'Anna-Lind '", "Anna L1nd", "Anna Lind (ops)"]
+
+#: Names that look like others, or whose end is not seen.
+FORGED = ["\u0410nna Lind", "Ann\u0251 Lind", "\u13aanna Lind"]
+UNSEEN = ["Anna\u200bB", "'Anna Lind\u2060'", "b\u00aderta", "bert\u202e", "bert\ufe0f", '"bert\\u200b"']
+NOBODY = ['""', '" "', '"-"', '"\\u200b"', '"\u3164"', "'\u2800'", "'...'"]
+EVERYBODY = ["'*'", "'**'", "'?*'", "'[!x]*'", "'*/*'", "'[a-z]*'", "' '"]
+HIDDEN = ["\u200b", "\u202e", "\\x07", "\u2066", "\ufeff", "\\e"]
+
 WAIVERS = [
-    (waiver(expires=None), "site.yaml:1: 0.expires: is missing"),
-    (waiver(approver=None), "site.yaml:1: 0.approver: is missing"),
-    (waiver(owner=None), "site.yaml:1: 0.owner: is missing"),
-    (waiver(reason='""'), "site.yaml:3: 0.reason: is empty"),
-    (waiver(approver="Anna"), "site.yaml:5: 0.approver: the approver has to be someone else than the owner"),
-    (waiver(check="KVM-KSM-02"), "site.yaml:1: 0.check: unknown check id; did you mean KVM-KSM-002?"),
-    (waiver(expires="never"), "site.yaml:6: 0.expires: "),
-    (waiver(expires="31.12.2026"), "site.yaml:6: 0.expires: "),
+    (waiver(expires=None), "site.yaml:1: waiver 1.expires: is missing"),
+    (waiver(approver=None), "site.yaml:1: waiver 1.approver: is missing"),
+    (waiver(owner=None), "site.yaml:1: waiver 1.owner: is missing"),
+    (waiver(reason='""'), "site.yaml:3: waiver 1.reason: is empty"),
+    (waiver(approver="Anna"), "site.yaml:5: waiver 1.approver: the approver has to be someone else than the owner"),
+    (waiver(check="KVM-KSM-02"), "site.yaml:1: waiver 1.check: unknown check id; did you mean KVM-KSM-002?"),
+    (waiver(expires="never"), "site.yaml:6: waiver 1.expires: expected a date such as 2027-01-31, or a time such as 2027-01-31T18"),
+    (waiver(expires="31.12.2026"), "site.yaml:6: waiver 1.expires: expected a date such as "),
+    *((waiver(expires=given), "site.yaml:6: waiver 1.expires: expected a date such as ") for given in NO_DATES),
+    *((waiver(expires=given), "site.yaml:6: waiver 1.expires: is too far away: at the latest ") for given in TOO_FAR),
+    *((waiver(owner="Anna Lind", approver=name), "site.yaml:5: waiver 1.approver: the approver has to be someone") for name in ONE),
+    *((waiver(owner="Anna Lind", approver=name), "site.yaml:5: waiver 1.approver: the name ") for name in FORGED),
+    *((waiver(owner="Anna Lind", approver=name), "site.yaml:5: waiver 1.approver: has a character that is not") for name in UNSEEN),
+    (
+        waiver(owner="\u0410\u043d\u043d\u0430"),
+        "site.yaml:5: waiver 1.approver: owner and approver are written in CYRILLIC and LATIN",
+    ),
+    *((waiver(approver=name), "site.yaml:5: waiver 1.approver: ") for name in NOBODY),
+    *((waiver(subject=glob), "site.yaml:2: waiver 1.subject: ") for glob in EVERYBODY),
+    *((waiver(reason=f'"x{char}y"'), "site.yaml:3: waiver 1.reason: has a character that is not seen (U+") for char in HIDDEN),
+    (waiver() + waiver(), "site.yaml:7: waiver 2: the same waiver twice"),
+    (waiver(owner="yes"), "site.yaml:4: waiver 1.owner: expected a text, given: True (YAML reads a bare yes"),
+    (waiver(owner="7"), "site.yaml:4: waiver 1.owner: expected a text, given: 7"),
+    (waiver(owner="[anna]"), "site.yaml:4: waiver 1.owner: expected a text, given: a list"),
+    (waiver(reason=""), "site.yaml:3: waiver 1.reason: expected a text, and nothing is given"),
     (waiver(expires="2026-02-30"), "site.yaml:6: "),
     (waiver() + waiver(until="2026-12-31", expires=None), "site.yaml:"),
-    ("waivers:\n  - KVM-KSM-002\n", "site.yaml:2: waivers.0: "),
+    ("waivers:\n  - KVM-KSM-002\n", "site.yaml:2: waiver 1: expected keys and values, given: 'KVM-KSM-002'"),
     ("waiver: []\n", "site.yaml:1: waiver: unknown key; did you mean waivers?"),
 ]
 
@@ -128,8 +161,14 @@ INVENTORIES = [
         "site.yaml:2: hosts.kvm01.target: target: ssh://root:***@kvm01: a",
     ),
     ("hosts:\n  kvm01: {sudo: maybe}\n", "site.yaml:2: hosts.kvm01.sudo: "),
-    ("hosts:\n  kvm01:\nguests:\n  kvm01: {target: 'ssh://other'}\n", "site.yaml:1: two targets are called kvm01"),
-    ("hosts:\n  kvm01:\ndomains:\n  'sql*': [critcal]\n", "site.yaml:4: domains.sql*.0: "),
+    (
+        "hosts:\n  kvm01:\nguests:\n  kvm01: {target: 'ssh://other'}\n",
+        "site.yaml:4: guests.kvm01: two targets are called kvm01: another one is called the same",
+    ),
+    (
+        "hosts:\n  kvm01:\ndomains:\n  'sql*': [critcal]\n",
+        "site.yaml:4: domains.sql*.item 1: expected one of critical, database, ",
+    ),
     ("hosts:\n  - kvm01\n", "site.yaml:1: hosts: "),
     ("hosts:\n  -oProxyCommand=id:\n", "site.yaml:2: hosts.-oProxyCommand=id"),
 ]
@@ -164,7 +203,7 @@ def test_a_waiver_ends_with_its_day_in_utc(tmp_path: Path) -> None:
 def test_ansible_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KvmcheckError, match=r"^--hosts: ansible://kvm: no ansible-inventory is in PATH: pip install ansible-core$"):
-        plan._expanded(["ansible://kvm"], Connection())
+        asked._expanded(["ansible://kvm"], Connection())
 
 
 def test_an_ansible_inventory_that_fails_without_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,4 +215,50 @@ def test_an_ansible_inventory_that_fails_without_a_word(monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("testinfra.backend.ansible.AnsibleBackend.get_hosts", get_hosts)
     with pytest.raises(KvmcheckError, match=r"^--hosts: ansible://kvm: AssertionError$"):
-        plan._expanded(["ansible://kvm"], Connection())
+        asked._expanded(["ansible://kvm"], Connection())
+
+
+ODD = ["7", "0.5", "true", "text", "[7]", "{x: 7}", "[[]]", "{x: {y: 7}}", "{x: [7]}", "null", "{7: 7}"]
+KEYS = {
+    "profile": [
+        *(
+            "{}",
+            "name: {}",
+            "name: a\nextends: {}",
+            "name: a\nrole: {}",
+            "name: a\nchecks: {}",
+            "name: a\nchecks: {{KVM-KSM-002: {}}}",
+        ),
+        *(f"name: a\nchecks: {{{{KVM-KSM-002: {{{{{key}: {{}}}}}}}}}}" for key in ("level", "severity", "params", "comment")),
+        *("name: a\ntitle: {}", "name: a\ndescription: {}", "name: a\nchecks: {{KVM-KSM-002: {{params: {{ksm_policy: {}}}}}}}"),
+    ],
+    "inventory": [
+        *(
+            "{}",
+            "hosts: {}",
+            "hosts: {{a: {}}}",
+            "guests: {{a: {}}}",
+            "hosts: {{a: }}\nclusters: {}",
+            "hosts: {{a: }}\ndomains: {}",
+        ),
+        *(f"hosts: {{{{a: {{{{{key}: {{}}}}}}}}}}" for key in ("target", "cluster", "profile", "sudo", "domains")),
+    ],
+    "waivers": ["{}", "[{}]", "waivers: {}", "waivers: [{}]", *(waiver(**{key: "{}"}) for key in (*GOOD, "ticket"))],
+}
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in KEYS.items() for text in texts])
+def test_no_mistake_is_told_in_the_words_of_a_library(
+    kind: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands where: it is accepted, or refused in our words with its line."""
+    refused = 0
+    for value in ODD:
+        try:
+            said = complaint(kind, text.format(value), tmp_path, monkeypatch)
+        except pytest.fail.Exception:
+            continue
+        refused += 1
+        assert not any(word in said for word in ("Input", "instance", "nput should", "validation", "pydantic")), said
+        assert said.startswith("site.yaml:") or "names 0 hosts" in said, said
+    assert refused >= len(ODD) // 2

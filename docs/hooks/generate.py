@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 from pytest_kvmcheck import catalog, profiles
 from pytest_kvmcheck.outcomes import TABLE
 from pytest_kvmcheck.reports.explain import catalogue_pages
-from pytest_kvmcheck.settings import VALUES
+from pytest_kvmcheck.settings import NUMBERS, VALUES
 
 
 def _outcomes() -> str:
@@ -30,11 +30,15 @@ def _options() -> str:
         f"| `--kvmcheck-{name} {metavar.replace('|', ' or ')}` | `KVMCHECK_{name.upper()}` | `kvmcheck_{name}` | {text} |"
         for name, metavar, text in VALUES
     )
+    numbers = "\n".join(
+        f"| | `KVMCHECK_{name.upper()}` | `kvmcheck_{name}` | {text}: {low} to {high} ({default}) |"
+        for name, default, low, high, text in NUMBERS
+    )
     return (
         "# Options\n\nAn option wins over the environment, and that over the ini file; the header of a run says where the profile "
         "came from.\n\n| option | environment | ini key | meaning |\n|---|---|---|---|\n"
         "| `--kvmcheck` | `KVMCHECK` | `kvmcheck` | run checks |\n"
-        f"{rows}\n| | `KVMCHECK_HOST_TIMEOUT` | `kvmcheck_host_timeout` | seconds after which a host is given up (180) |\n\n"
+        f"{rows}\n{numbers}\n\n"
         "Of testinfra: `--hosts`, `--ssh-config`, `--ssh-identity-file`, `--ssh-extra-args`, `--sudo`, `--ansible-inventory`.\n"
     )
 

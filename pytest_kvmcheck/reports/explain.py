@@ -45,6 +45,14 @@ def in_profiles(check: Check, profiles: Iterable[Profile]) -> list[tuple[str, st
     return rows
 
 
+def parameters(check: Check) -> list[tuple[str, str, str]]:
+    """Return the parameters of *check*: name, default, and what a profile may set."""
+    return [
+        (name, "not given" if declared.default is None else _value(declared.default), str(declared))
+        for name, declared in check.declared.items()
+    ]
+
+
 @functools.cache
 def _tried() -> dict[str, dict[str, Any]]:
     tried: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).parents[1].joinpath("tried.yaml").read_text("utf-8"))
@@ -72,6 +80,10 @@ def _value(value: object) -> str:
     return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+def _cell(text: str) -> str:
+    return text.replace("|", "&#124;").replace("<", "&lt;")
+
+
 def as_text(check: Check, profiles: Iterable[Profile]) -> str:
     """Return what ``kvmcheck explain`` prints."""
     lines = [
@@ -85,6 +97,11 @@ def as_text(check: Check, profiles: Iterable[Profile]) -> str:
         if heading == "What it checks":
             lines += ["", "What is read"]
             lines += [f"    {name:<22} {what[:100]}{f'  ({root})' if root else ''}" for name, what, root in reads(check)]
+            if check.declared:
+                lines += ["", "Parameters"]
+            for name, default, bounds in parameters(check):
+                text = f"{name:<22} {default} ({bounds})"
+                lines += textwrap.wrap(text, 110, initial_indent="    ", subsequent_indent=" " * 27)
             rows = in_profiles(check, profiles)
             lines += ["", "Profiles" + ("" if rows else ": none of the shipped ones runs it")]
             lines += [
@@ -118,6 +135,9 @@ def as_markdown(check: Check, profiles: Iterable[Profile]) -> str:
         if heading == "What it checks":
             lines += ["| reads | what | root |", "|---|---|---|"]
             lines += [f"| `{name}` | `{what.replace('|', '¦')[:160]}` | {root} |" for name, what, root in reads(check)]
+            if check.declared:
+                lines += ["", "| parameter | default | may be |", "|---|---|---|"]
+                lines += [f"| `{name}` | {_cell(default)} | {_cell(bounds)} |" for name, default, bounds in parameters(check)]
             lines += ["", "| profile | severity | level | parameters |", "|---|---|---|---|"]
             lines += [f"| {' | '.join(row)} |" for row in in_profiles(check, profiles)]
             lines += [""]
