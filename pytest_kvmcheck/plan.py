@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_kvmcheck import __version__, asked, catalog, inventory, judges, places, waivers
+from pytest_kvmcheck import __version__, asked, catalog, inventory, judges, places, provenance, waivers
 from pytest_kvmcheck.asked import Recording
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, KvmcheckError
 from pytest_kvmcheck.evidence import Evidence
@@ -32,7 +32,10 @@ MAX_CONCURRENT = 32
 
 @dataclass
 class Plan:
-    """What is to be done, and once gathered, the hosts. ``at`` is the time of the evidence (UTC)."""
+    """What is to be done, and once gathered, the hosts. ``at`` is the time of the evidence (UTC).
+
+    ``absent`` are the hosts of each cluster, by the inventory or the recording, that are no targets of this run.
+    """
 
     settings: Settings
     checks: Mapping[str, Check]
@@ -45,6 +48,7 @@ class Plan:
     bundled: dict[str, Evidence] = field(default_factory=dict)
     recordings: tuple[Recording, ...] = ()
     cluster_references: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, list[str]] = field(default_factory=dict)
     started_at: str = ""
     finished_at: str = ""
     hosts: list[Host] = field(default_factory=list)
@@ -76,6 +80,7 @@ class Plan:
             "profile_name": self.profile.name,
             "profile_files": files,
             "clusters": self.cluster_references,
+            "absent": self.absent,
             "active": self.settings.active,
         }
 
@@ -127,6 +132,7 @@ def make(
         bundled,
         wanted.recordings,
         chosen.clusters,
+        provenance.absent(wanted, targets),
     )
     if wanted.recordings and len(bundled) == len(targets):
         plan.started_at = min(wanted.recordings, key=lambda one: one.started_at).manifest.started_at

@@ -12,8 +12,10 @@ from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.gather.bundle import Manifest
 from pytest_kvmcheck.profiles import Recorded
 from pytest_kvmcheck.subjects import CLUSTER
+from pytest_kvmcheck.targets import Target, same_host
 
 if TYPE_CHECKING:
+    from pytest_kvmcheck.asked import Asked
     from pytest_kvmcheck.plan import Plan
 
 #: So many names are told of those that share a profile.
@@ -51,6 +53,33 @@ def recorded_clusters(manifest: Manifest) -> dict[str, str]:
 
 def _strings(value: Any) -> dict[str, str]:
     return {str(key): str(item) for key, item in value.items()} if isinstance(value, dict) else {}
+
+
+def absent(asked: Asked, targets: Iterable[Target]) -> dict[str, list[str]]:
+    """Return the hosts of each cluster in the run that are not in it themselves, by the inventory and by the recordings."""
+    targets = list(targets)
+    members: dict[str, set[str]] = defaultdict(set)
+    for entry in asked.inventory.targets:
+        if entry.cluster and entry.role == "host":
+            members[entry.cluster].add(entry.name)
+    for recording in asked.recordings:
+        told = recording.manifest.meta.get("absent")
+        for cluster, names in told.items() if isinstance(told, dict) else ():
+            members[str(cluster)] |= {str(name) for name in names} if isinstance(names, list) else set()
+    here = {same_host(target.name) for target in targets}
+    clusters = {target.cluster for target in targets if target.role == "host"}
+    missing = {name: sorted(one for one in members[name] if same_host(one) not in here) for name in sorted(clusters & {*members})}
+    return {name: names for name, names in missing.items() if names}
+
+
+def partial_clusters(plan: Plan) -> list[str]:
+    """Return a line for each cluster of which some hosts are no targets: they were compared with nobody."""
+    lines = []
+    for name, missing in plan.absent.items():
+        here = sum(target.cluster == name and target.role == "host" for target in plan.targets)
+        what = "nothing is compared" if here == 1 else "what only they could tell is unknown"
+        lines.append(f"cluster {name}: {_few(missing)} {'is' if len(missing) == 1 else 'are'} not in this run; {what}")
+    return lines
 
 
 def tool_version(manifest: Manifest) -> str:
@@ -125,7 +154,7 @@ def shared_sources(plan: Plan) -> list[str]:
 
 def lines(plan: Plan) -> list[str]:
     """Return all that the header has to say of evidence and profiles; empty for a live run by one profile."""
-    return [*evidence_lines(plan), *profile_lines(plan), *mixed_clusters(plan), *shared_sources(plan)]
+    return [*evidence_lines(plan), *profile_lines(plan), *mixed_clusters(plan), *partial_clusters(plan), *shared_sources(plan)]
 
 
 def as_json(plan: Plan) -> list[Mapping[str, Any]]:

@@ -203,7 +203,7 @@ class Session:
 
     def _subjects_of(self, scope: str) -> list[Subject]:
         if scope not in self._subjects:
-            self._subjects[scope] = list_subjects(scope, self.plan.hosts)
+            self._subjects[scope] = list_subjects(scope, self.plan.hosts, self.plan.absent)
         return self._subjects[scope]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pytest_kvmcheck.errors import EvidenceMissing, NotApplicable
-from pytest_kvmcheck.evidence import Noted
+from pytest_kvmcheck.errors import Cause, EvidenceMissing, NotApplicable
+from pytest_kvmcheck.evidence import Evidence, Noted
 from pytest_kvmcheck.facts.domain import DomainXml
-from pytest_kvmcheck.targets import safe_id
+from pytest_kvmcheck.targets import Target, safe_id
 from pytest_kvmcheck.views.cluster import Cluster
 from pytest_kvmcheck.views.domains import Domain, known_domains
 from pytest_kvmcheck.views.host import Host
@@ -157,12 +157,15 @@ LISTERS: dict[str, tuple[Lister, str]] = {
 }
 
 
-def list_subjects(scope: str, hosts: Iterable[Host]) -> list[Subject]:
-    """Return the subjects of *scope* on *hosts*, sorted by id, each id once. Only clusters may be none."""
+def list_subjects(scope: str, hosts: Iterable[Host], absent: Mapping[str, Sequence[str]] | None = None) -> list[Subject]:
+    """Return the subjects of *scope* on *hosts*, sorted by id, each id once. Only clusters may be none.
+
+    *absent* are the hosts of clusters that are not in this run: what they would have told is unknown.
+    """
     hosts = [host for host in hosts if (host.target.role == "guest") == (scope == "guest")]
     if scope == "cluster":
-        # A host that was asked alone, and in no inventory, is no cluster.
-        found = [_cluster_subject(one) for one in clusters(hosts) if len(one.hosts) > 1 or one.name != IMPLICIT_CLUSTER]
+        together = (_cluster_subject(one, (absent or {}).get(one.name, ())) for one in clusters(hosts))
+        found = [subject for subject in together if subject]
     else:
         found = [subject for host in hosts for subject in _of_host(scope, host)]
     return _distinct(sorted(found, key=lambda subject: subject.id))
@@ -187,10 +190,21 @@ def clusters(hosts: Iterable[Host]) -> list[Cluster]:
     return [Cluster(name, tuple(sorted(found, key=lambda host: host.name))) for name, found in sorted(members.items())]
 
 
-def _cluster_subject(cluster: Cluster) -> Subject:
+def _cluster_subject(cluster: Cluster, absent: Sequence[str]) -> Subject | None:
+    """Return the subject of *cluster*; None for a host that was asked alone: nothing is to be compared."""
+    if len(cluster.hosts) < 2 and (absent or cluster.name == IMPLICIT_CLUSTER):
+        return None
     problem = NotApplicable("a single host") if len(cluster.hosts) < 2 else None
+    strangers = [
+        Host(
+            Target(name, "", cluster=cluster.name),
+            Evidence(name, failure=EvidenceMissing(Cause.NOT_COLLECTED, "it is not part of this run")),
+        )
+        for name in absent
+    ]
+    whole = Cluster(cluster.name, tuple(sorted([*cluster.hosts, *strangers], key=lambda host: host.name)))
     name = f"{CLUSTER}{cluster.name}"
-    return Subject(name, f"{CLUSTER}{safe_id(cluster.name)}", {"cluster": cluster}, problem, profile=name)
+    return Subject(name, f"{CLUSTER}{safe_id(cluster.name)}", {"cluster": whole}, problem, profile=name)
 
 
 def _distinct(subjects: list[Subject]) -> list[Subject]:

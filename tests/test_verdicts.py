@@ -304,3 +304,16 @@ def test_many_answers_are_named_together(run: Runs, tmp_path: Path) -> None:
         assert max(len(result["evidence"]) for result in body["results"]) < 4 * TOGETHER
         sizes.append((tmp_path / "out.json").stat().st_size)
     assert sizes[1] < 5 * sizes[0]
+
+
+def test_a_cluster_of_which_a_part_was_asked(run: Runs, place: Path, tmp_path: Path) -> None:
+    """One host of it is compared with nobody, and the header says so; of two out of three, what the third could tell is unknown."""
+    two = "hosts:\n  bad: {target: 'bundle:bad', cluster: prod}\n  good: {target: 'bundle:good', cluster: prod}\n"
+    (place / "three.yaml").write_text(f"{two}  third: {{target: 'ssh://third', cluster: prod}}\n")
+    _, text, body = run("--kvmcheck-inventory=three.yaml", hosts="good")
+    assert "cluster prod: bad, third are not in this run; nothing is compared" in " ".join(text.split()), text
+    assert not [result for result in body["results"] if result["host"] == "cluster:prod"]
+    assert [cluster["absent"] for cluster in body["clusters"]] == [["bad", "third"]]
+    _, text, body = run("--kvmcheck-inventory=three.yaml", hosts="good,bad")
+    assert "cluster prod: third is not in this run" in " ".join(text.split()), text
+    assert {result["outcome"] for result in body["results"] if result["host"] == "cluster:prod"} == {"unknown"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import tempfile
@@ -10,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_kvmcheck import __version__
+from pytest_kvmcheck import __version__, provenance
 from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.outcomes import Outcome
 from pytest_kvmcheck.registry import Severity
 from pytest_kvmcheck.reports.score import counts, score
 from pytest_kvmcheck.results import Result, sort_key
-from pytest_kvmcheck.subjects import clusters
+from pytest_kvmcheck.subjects import CLUSTER, clusters
 from pytest_kvmcheck.tally import Tally
 from pytest_kvmcheck.targets import hide_password
 
@@ -33,7 +34,8 @@ _FIRST_KEY = b'"catalogue_sha256": '
 def document(plan: Plan, results: Sequence[Result], tally: Tally, selection: Sequence[str]) -> dict[str, Any]:
     """Return the report of a run. *tally* tells what is missing in it, *selection* the options that left something out.
 
-    A part has no score: what it says of a host is not the host's.
+    A part has no score: what it says of a host is not the host's. ``judged_at`` is a day: who judges evidence twice gets
+    the same report, byte for byte.
     """
     totals = counts(results)
     return {
@@ -41,6 +43,8 @@ def document(plan: Plan, results: Sequence[Result], tally: Tally, selection: Seq
         "tool": f"pytest-kvmcheck {__version__}",
         "started_at": plan.started_at,
         "finished_at": plan.finished_at,
+        "judged_at": dt.datetime.now(dt.UTC).date().isoformat(),
+        "recordings": provenance.as_json(plan),
         "complete": tally.complete,
         "planned": tally.total,
         "deselected": tally.selected_away,
@@ -65,6 +69,7 @@ def document(plan: Plan, results: Sequence[Result], tally: Tally, selection: Seq
             {
                 "name": cluster.name,
                 "hosts": [host.name for host in cluster.hosts],
+                "absent": plan.absent.get(cluster.name, []),
                 "planned": tally.planned.get(f"cluster:{cluster.name}", 0),
                 "checks": _comparing(plan, cluster),
             }
@@ -92,11 +97,13 @@ def document(plan: Plan, results: Sequence[Result], tally: Tally, selection: Seq
 
 def _comparing(plan: Plan, cluster: Cluster) -> int:
     """Return how many checks compare the hosts of *cluster*, whether or not there are several in this run."""
-    profiles = {host.target.profile for host in cluster.hosts}
+    together = plan.profile_of(f"{CLUSTER}{cluster.name}")
+    own = {host.target.profile for host in cluster.hosts}
     return sum(
-        check.scope == "cluster" or check.compares
+        together.setting(check.id) is not None
+        if check.scope == "cluster"
+        else check.compares and any(plan.profile_of(profile).setting(check.id) for profile in own)
         for check in plan.checks.values()
-        if any(plan.profile_of(profile).setting(check.id) for profile in profiles)
     )
 
 
@@ -195,6 +202,7 @@ def schema() -> dict[str, Any]:
     )
     number = {"type": "integer", "minimum": 0}
     percent = {"type": ["number", "null"], "minimum": 0, "maximum": 100}
+    names_of = {"type": "array", "items": text}
     names = ("name", "target", "role", "cluster", "profile", "problem", "sudo")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -205,6 +213,18 @@ def schema() -> dict[str, Any]:
                 "tool": text,
                 "started_at": time,
                 "finished_at": time,
+                "judged_at": {"type": "string", "format": "date"},
+                "recordings": {
+                    "type": "array",
+                    "items": record(
+                        {
+                            **dict.fromkeys(("bundle", "tool", "catalogue_sha256"), text),
+                            **dict.fromkeys(("started_at", "finished_at"), time),
+                            "profiles": {"type": "object", "additionalProperties": text},
+                            "differences": names_of,
+                        }
+                    ),
+                },
                 "complete": {"type": "boolean"},
                 "planned": number,
                 "deselected": number,
@@ -219,7 +239,7 @@ def schema() -> dict[str, Any]:
                 },
                 "clusters": {
                     "type": "array",
-                    "items": record({"name": text, "hosts": {"type": "array", "items": text}, "planned": number, "checks": number}),
+                    "items": record({"name": text, "hosts": names_of, "absent": names_of, "planned": number, "checks": number}),
                 },
                 "waivers": {
                     "type": "array",

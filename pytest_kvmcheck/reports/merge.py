@@ -71,6 +71,7 @@ def merge_reports(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
         "deselected": 0,
         "lost": missing,
         "selection": [],
+        "recordings": list({one["bundle"]: one for report in reports for one in report["recordings"]}.values()),
         "profiles": {name: digest for report in reports for name, digest in report["profiles"].items()},
         "hosts": [hosts[name] for name in sorted(hosts)],
         "clusters": clusters,
@@ -93,13 +94,14 @@ def _clusters(reports: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
     best: dict[str, dict[str, Any]] = {}
     for report in reports:
         for cluster in report["clusters"]:
-            members.setdefault(cluster["name"], set()).update(cluster["hosts"])
+            members.setdefault(cluster["name"], set()).update(cluster["hosts"], cluster["absent"])
             if cluster["name"] not in best or len(cluster["hosts"]) > len(best[cluster["name"]]["hosts"]):
                 best[cluster["name"]] = cluster
     merged, split = [], []
     for name, known in sorted(best.items()):
-        merged.append({**known, "hosts": sorted(members[name])})
-        if known["checks"] and len(members[name]) > len(known["hosts"]):
+        here = {host for report in reports for one in report["clusters"] if one["name"] == name for host in one["hosts"]}
+        merged.append({**known, "hosts": sorted(here), "absent": sorted(members[name] - here)})
+        if known["checks"] and len(here) > len(known["hosts"]):
             split.append(name)
     return merged, split
 

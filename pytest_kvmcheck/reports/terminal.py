@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_kvmcheck import __version__
+from pytest_kvmcheck import __version__, provenance
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence
 from pytest_kvmcheck.outcomes import TABLE, Outcome, rank
@@ -49,7 +49,7 @@ def header(plan: Plan) -> list[str]:
         expired = sum(waiver.expired(at) for waiver in plan.waivers) if at else 0
         note = f", {expired} expired" if expired else ""
         parts.append(f"{plan.settings.waivers.name}: {plural(len(plan.waivers), 'waiver')}{note}")
-    return [" | ".join(parts)]
+    return [" | ".join(parts), *map(printable, provenance.lines(plan))]
 
 
 def trouble(evidence: Evidence) -> str:
