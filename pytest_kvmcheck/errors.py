@@ -27,6 +27,12 @@ class KvmcheckError(Exception):
     """A mistake of the user's: one clear line, exit code 4, before any connection is made."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped from outside, by Ctrl-C or a signal: one clear line, and pytest's exit code 2."""
+
+    __module__ = "kvmcheck"  # pytest prints it
+
+
 class ConfigError(KvmcheckError):
     """A mistake in a file of the user's, with its place.
 
