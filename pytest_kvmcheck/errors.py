@@ -23,6 +23,17 @@ class Cause(StrEnum):
     BLOCKED = "blocked"
 
 
+def printable(text: str) -> str:
+    """Return *text* as one line without control characters, those that turn the direction of writing among them.
+
+    >>> printable("a\\x1b[31m\\nb\\u202ec")
+    'a\\\\x1b[31m\\\\nb\\\\u202ec'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class KvmcheckError(Exception):
     """A mistake of the user's: one clear line, exit code 4, before any connection is made."""
 

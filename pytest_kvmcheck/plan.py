@@ -206,9 +206,8 @@ def gather(plan: Plan, progress: Callable[[Target, Evidence, float], None]) -> N
                     evidence[target.name] = one
                     progress(target, one, time.monotonic() - begin)
     except KeyboardInterrupt as exc:
-        raise Interrupted(
-            f"{exc or 'Ctrl-C'} while gathering: {len(evidence)} of {len(plan.targets)} targets were done; nothing was judged or recorded"
-        ) from None
+        done = f"{len(evidence)} of {len(plan.targets)} targets were done"
+        raise Interrupted(f"{exc or 'Ctrl-C'} while gathering: {done}; nothing was judged or recorded") from None
     plan.finished_at = plan.finished_at or utc_now()
     plan.hosts = [Host(target, evidence[target.name]) for target in plan.targets]
     acquaint(plan.hosts)

@@ -88,7 +88,7 @@ def test_added_missing_and_linked_files_are_found(sealed: Path) -> None:
 def test_a_changed_manifest_is_refused(sealed: Path) -> None:
     manifest = sealed / "manifest.json"
     manifest.write_text(manifest.read_text().replace("ssh://a", "ssh://z"))
-    with pytest.raises(KvmcheckError, match=r"manifest.json was changed after it was sealed"):
+    with pytest.raises(KvmcheckError, match=r"manifest.json was changed after the bundle was sealed"):
         bundle.read(sealed)
 
 
