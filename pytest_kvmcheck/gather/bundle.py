@@ -194,7 +194,8 @@ def verify(path: Path) -> dict[str, str]:
     elsewhere, and what contradicts the manifest or the records of its host.
     """
     with opened(path) as directory:
-        return _inspect(directory, path).complaints
+        found = _inspect(directory, path).complaints
+    return {printable(name): printable(complaint) for name, complaint in found.items()}
 
 
 def _inspect(directory: Path, path: Path) -> _Inspection:
@@ -217,7 +218,7 @@ def _inspect(directory: Path, path: Path) -> _Inspection:
         if records not in complaints:
             try:
                 hosts[name] = _records(directory / records)
-                complaints |= _contradictions(place, name, hosts[name], sums)
+                complaints = _contradictions(place, name, hosts[name], sums) | complaints
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
                 complaints[records] = f"cannot be read: {exc!r}"[:200]
     return _Inspection(manifest, hosts, dict(sorted(complaints.items())))
@@ -248,7 +249,8 @@ def _sums(directory: Path, path: Path) -> tuple[dict[str, str], dict[str, str]]:
             complaints[name] = "has no place in a bundle"
         elif name in sums:
             complaints[name] = f"stands in {SUMS} twice"
-        sums.setdefault(name, match[1])
+        else:
+            sums[name] = match[1]
     if MANIFEST not in sums:
         raise KvmcheckError(f"{path}: {SUMS} does not name {MANIFEST}")
     return sums, complaints
@@ -271,7 +273,7 @@ def _compare(directory: Path, sums: dict[str, str], complaints: dict[str, str]) 
             elif name == SUMS or name in sums:
                 found.add(name)
             else:
-                complaints[name] = "was added"
+                complaints.setdefault(name, "was added")
             filled.add(name.rpartition("/")[0])
     except OSError as exc:
         raise KvmcheckError(f"{directory}: {exc.strerror}") from None
@@ -382,7 +384,7 @@ def read(path: Path) -> tuple[Manifest, list[Evidence]]:
         tampered: dict[str, str] = {}
         places = {safe_id(target.name): target.name for target in manifest.targets} if manifest else {}
         for file, complaint in inspection.complaints.items():
-            said = f"{printable(file)} {complaint}" + (" after the bundle was sealed" if complaint.startswith("was ") else "")
+            said = printable(f"{file} {complaint}") + (" after the bundle was sealed" if complaint.startswith("was ") else "")
             part, _, rest = file.partition("/")
             host = places.get(rest.partition("/")[0]) if part == "hosts" else None
             if host is None:
