@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pytest_kvmcheck.errors import Cause, EvidenceMissing, KvmcheckError
+from pytest_kvmcheck.errors import Cause, EvidenceMissing, KvmcheckError, printable
 from pytest_kvmcheck.evidence import Evidence, Record
 from pytest_kvmcheck.gather.transport import SSH_ARGUMENTS, Connection, bounded
 from pytest_kvmcheck.targets import Target, hide_password
@@ -56,10 +57,10 @@ def check_uri(spec: str, where: str = "--hosts") -> None:
     >>> check_uri("libvirt+qemu+ssh://root@kvm01/system?keyfile=/root/.ssh/id")
     >>> check_uri("libvirt+qemu+ssh://kvm01/system?no_verify=1")
     Traceback (most recent call last):
-    pytest_kvmcheck.errors.KvmcheckError: --hosts: libvirt+qemu+ssh://kvm01/system: no_verify='1' would take anybody's ...
+    pytest_kvmcheck.errors.KvmcheckError: --hosts: libvirt+qemu+ssh://kvm01/system: no_verify=1 would take anybody's word for evidence; leave it out
     """
     uri = spec.removeprefix("libvirt+")
-    shown = f"{where}: {hide_password(spec).partition('?')[0]}"
+    shown = f"{where}: {printable(hide_password(re.sub('%3a', ':', spec, flags=re.IGNORECASE)).partition('?')[0])}"
     try:
         parts = urlsplit(uri)
         query = parse_qsl(parts.query.replace(";", "&"), keep_blank_values=True)
@@ -82,7 +83,7 @@ def check_uri(spec: str, where: str = "--hosts") -> None:
     for name, value in given:
         if name in ("no_verify", "known_hosts_verify", "no_sanity") and value not in _VALUES[name]:
             raise KvmcheckError(
-                f"{shown}: {name}={value[:40]} would trust whoever answers, and his word would be the evidence; leave it out"
+                f"{shown}: {name}={value[:40]} would take anybody's word for evidence; leave it out"
             )
         if name in ("command", "netcat"):
             raise KvmcheckError(f"{shown}: {name} names a command that is run; only ssh and what libvirt itself asks for are")
