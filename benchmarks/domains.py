@@ -1,6 +1,6 @@
 """What many guests on a host, and many hosts in a cluster, cost to judge: seconds, peak memory and JSON, side by side in one run.
 
-Run: ``python -m benchmarks.domains``. The evidence is this machine's, with guests made up: each has a name and an address of its own.
+Run: ``python -m benchmarks.domains``. The evidence is this machine's, with guests made up, each with a name of its own.
 The bars: 200 guests below 12 MB of JSON, 2,000 within 60 s and 2 GiB; 200 hosts in one cluster not larger than in clusters of ten.
 """
 
@@ -68,7 +68,8 @@ def show(what: str, units: int, measured: tuple[Run, int, int]) -> None:
     took, verdicts, size = measured
     print(
         f"{what}: {verdicts} verdicts | {took.seconds:.1f} s by the clock, {took.cpu_s:.1f} s of CPU,"
-        f" {1000 * took.cpu_s / units:.0f} ms each | {took.memory_mib:.0f} MiB | JSON {size / 1e6:.1f} MB, {size / units / 1e3:.1f} kB each",
+        f" {1000 * took.cpu_s / units:.0f} ms each | {took.memory_mib:.0f} MiB"
+        f" | JSON {size / 1e6:.1f} MB, {size / units / 1e3:.1f} kB each",
         flush=True,
     )
 

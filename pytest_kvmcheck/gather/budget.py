@@ -20,8 +20,11 @@ FRAMES = 2_000
 #: Records of a host: answers, sections of keyed answers. A guest takes five of them.
 SECTIONS = 50_000
 
-#: Things of a host that are judged one by one: guests, disks, cards, virtual processors, maps.
-SUBJECTS = 50_000
+#: Things of a host that are judged one by one: disks, cards, virtual processors, maps; each by several checks.
+SUBJECTS = 20_000
+
+#: Guests of a host. Some fifty verdicts are made of each.
+DOMAINS = 5_000
 
 #: Pieces of evidence that one verdict names.
 REFERENCES = 1_000
