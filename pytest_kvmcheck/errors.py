@@ -35,7 +35,13 @@ def printable(text: str) -> str:
 
 
 class KvmcheckError(Exception):
-    """A mistake of the user's: one clear line, exit code 4, before any connection is made."""
+    """A mistake of the user's: one clear line, exit code 4, before any connection is made.
+
+    Whatever it quotes (names of files, of members of archives, of hosts), it is one line that no terminal obeys.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class Interrupted(KeyboardInterrupt):
