@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests", "docs"]
@@ -47,7 +49,36 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session
+def pin(session: nox.Session) -> None:
+    """Make requirements/tested.txt anew: the newest versions, with the hashes of all their files."""
+    session.install("pip-tools>=7")
+    quiet = ("--no-emit-find-links", "--no-emit-index-url", "--no-emit-trusted-host", "--strip-extras", "--upgrade")
+    extras = ("--extra=xdist", "--extra=libvirt")
+    session.run(
+        "pip-compile", "-q", "--generate-hashes", *quiet, *extras, "--output-file=requirements/tested.txt", "pyproject.toml"
+    )
+
+
+@nox.session
+def locked(session: nox.Session) -> None:
+    """The tests with the very versions that are pinned."""
+    session.install("--require-hashes", "-r", "requirements/tested.txt")
+    session.install("--no-deps", "-e", ".")
+    session.install(*nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["test"][1:])
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """The bill of materials beside a release, as CycloneDX."""
+    session.install("cyclonedx-bom>=7")
+    Path("dist").mkdir(exist_ok=True)
+    form = ("--pyproject", "pyproject.toml", "--output-reproducible", "--of", "JSON", "-o", "dist/pytest-kvmcheck.cdx.json")
+    session.run("cyclonedx-py", "requirements", *form, "requirements/tested.txt")
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     session.install("-e", ".[test]")
-    for name in ("startup", "replay", "gathering"):
+    for name in ("startup", "replay", "gathering", "domains"):
         session.run("python", "-m", f"benchmarks.{name}")

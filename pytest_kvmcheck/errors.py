@@ -24,8 +24,31 @@ class Cause(StrEnum):
     NOT_JUDGED = "not judged"
 
 
+def printable(text: str) -> str:
+    """Return *text* as one line without control characters, those that turn the direction of writing among them.
+
+    >>> printable("a\\x1b[31m\\nb\\u202ec")
+    'a\\\\x1b[31m\\\\nb\\\\u202ec'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class KvmcheckError(Exception):
-    """A mistake of the user's: one clear line, exit code 4, before any connection is made."""
+    """A mistake of the user's: one clear line, exit code 4, before any connection is made.
+
+    Whatever it quotes (names of files, of members of archives, of hosts), it is one line that no terminal obeys.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped from outside, by Ctrl-C or a signal: one clear line, and pytest's exit code 2."""
+
+    __module__ = "kvmcheck"  # pytest prints it
 
 
 class ConfigError(KvmcheckError):

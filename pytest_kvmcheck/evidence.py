@@ -257,9 +257,9 @@ class Evidence:
 def parsing(probe: str, parse: Callable[[S], T], given: S) -> T:
     """Return ``parse(given)``; a :class:`ParseError` becomes :class:`EvidenceMissing` that names *probe*.
 
-    So does a number beyond Python's own bounds: whatever a text holds, it is the text that is at fault.
+    So do a number and a depth beyond Python's own bounds: whatever a text holds, it is the text that is at fault.
     """
     try:
         return parse(given)
-    except (ParseError, ValueError, OverflowError) as exc:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"{probe}: {exc}", probe) from exc
+    except (ParseError, ValueError, OverflowError, RecursionError, MemoryError) as exc:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"{probe}: {exc or type(exc).__name__}", probe) from exc

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytest_kvmcheck import __version__, asked, catalog, inventory, judges, places, provenance, waivers
 from pytest_kvmcheck.asked import Recording
-from pytest_kvmcheck.errors import Cause, EvidenceMissing, KvmcheckError
+from pytest_kvmcheck.errors import Cause, EvidenceMissing, Interrupted, KvmcheckError
 from pytest_kvmcheck.evidence import Evidence
-from pytest_kvmcheck.gather import bundle, libvirt_api, live, recorded
+from pytest_kvmcheck.gather import bundle, crowd, leash, libvirt_api, live, recorded
 from pytest_kvmcheck.gather.redact import operator_key, redact, redact_record
 from pytest_kvmcheck.gather.transport import Connection
 from pytest_kvmcheck.inventory import Inventory
@@ -25,9 +25,6 @@ from pytest_kvmcheck.targets import Target
 from pytest_kvmcheck.views.cluster import acquaint
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.waivers import Waiver
-
-#: How many hosts are asked at a time.
-MAX_CONCURRENT = 32
 
 
 @dataclass
@@ -117,8 +114,10 @@ def make(
     targets, bundled, origin = wanted.targets(profile.role)
     if not targets:
         raise KvmcheckError("no host to check")
-    if any(target.kind == "libvirt" for target in targets if target.name not in bundled):
-        libvirt_api.demand_installed()
+    for target in targets:
+        if target.kind == "libvirt" and target.name not in bundled:
+            libvirt_api.check_uri(target.spec, target.name)
+            libvirt_api.demand_installed()
     chosen = judges.choose(profile, targets, wanted, origin, checks, known)
     plan = Plan(
         settings,
@@ -144,7 +143,10 @@ def make(
 
 
 def gather(plan: Plan, progress: Callable[[Target, Evidence, float], None]) -> None:
-    """Fetch and redact the evidence of all targets at the same time; *progress* hears of each when it is done (s)."""
+    """Fetch and redact the evidence of all targets at the same time; *progress* hears of each when it is done (s).
+
+    Raises :class:`Interrupted` when the run is stopped by a signal; nothing that was started is left then.
+    """
     import time
 
     begin = time.monotonic()
@@ -152,32 +154,42 @@ def gather(plan: Plan, progress: Callable[[Target, Evidence, float], None]) -> N
     key = operator_key()
     evidence = dict(plan.bundled)
     missing = [target for target in plan.targets if target.name not in evidence]
-    if missing:
-        with ThreadPoolExecutor(min(MAX_CONCURRENT, len(missing)), "kvmcheck") as pool:
-            waiting = {pool.submit(_collect, target, plan): target for target in missing}
-            for done in as_completed(waiting):
-                target = waiting[done]
-                one = _redacted(done.result(), key)
-                evidence[target.name] = one
-                progress(target, one, time.monotonic() - begin)
+    try:
+        if missing:
+            with leash.held():
+                for target, one in crowd.each(missing, partial(_collect, plan, key), _given_up, plan.connection.deadline_s):
+                    evidence[target.name] = one
+                    progress(target, one, time.monotonic() - begin)
+    except KeyboardInterrupt as exc:
+        done = f"{len(evidence)} of {len(plan.targets)} targets were done"
+        raise Interrupted(f"{exc or 'Ctrl-C'} while gathering: {done}; nothing was judged or recorded") from None
     plan.finished_at = plan.finished_at or utc_now()
     plan.hosts = [Host(target, evidence[target.name]) for target in plan.targets]
     acquaint(plan.hosts)
 
 
-def _collect(target: Target, plan: Plan) -> Evidence:
+def _collect(plan: Plan, key: bytes, target: Target, place: crowd.Place) -> Evidence:
+    connection = replace(plan.connection, place=place)
     try:
         match target.kind:
             case "libvirt":
-                return libvirt_api.gather(target)
+                evidence = libvirt_api.gather(target, connection)
             case "sosreport":
-                return recorded.from_sosreport(target)
+                evidence = recorded.from_sosreport(target)
             case "reply":
-                return recorded.from_reply(target)
+                evidence = recorded.from_reply(target)
             case _:
-                return live.gather(target, plan.connection, sudo=plan.sudo, active=plan.settings.active)
+                evidence = live.gather(target, connection, sudo=plan.sudo, active=plan.settings.active)
+        if place.stopped and evidence.failure:
+            evidence.failure = EvidenceMissing(place.stopped, place.why)
+        return _redacted(evidence, key)
     except Exception as exc:  # noqa: BLE001 - one host's trouble must never take the others down
-        return Evidence(target.name, failure=EvidenceMissing(Cause.LOST, f"{type(exc).__name__}: {str(exc)[:200]}"))
+        detail = redact(f"{type(exc).__name__}: {str(exc)[:200]}", key)
+        return Evidence(target.name, failure=EvidenceMissing(Cause.LOST, detail))
+
+
+def _given_up(target: Target, cause: Cause) -> Evidence:
+    return Evidence(target.name, failure=EvidenceMissing(cause, "it was given up: nothing came back long after its time limit"))
 
 
 def _redacted(evidence: Evidence, key: bytes) -> Evidence:

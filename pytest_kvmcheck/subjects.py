@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, NotApplicable
 from pytest_kvmcheck.evidence import Evidence, Noted
 from pytest_kvmcheck.facts.domain import DomainXml
+from pytest_kvmcheck.gather import budget
 from pytest_kvmcheck.targets import Target, safe_id
 from pytest_kvmcheck.views.cluster import Cluster
 from pytest_kvmcheck.views.domains import Domain, known_domains
@@ -175,7 +177,9 @@ def _of_host(scope: str, host: Host) -> list[Subject]:
     lister, none = LISTERS[scope]
     with host.evidence.noting() as read:
         try:
-            found = list(lister(host)) or [_subject(host, ("-",), NotApplicable(none))]
+            found = list(islice(lister(host), budget.SUBJECTS + 1)) or [_subject(host, ("-",), NotApplicable(none))]
+            if len(found) > budget.SUBJECTS:
+                raise EvidenceMissing(Cause.TRUNCATED, f"{host} shows more than {budget.SUBJECTS} of the kind {scope}")
         except EvidenceMissing as missing:
             found = [_subject(host, ("?",), missing)]
     return [item if item.read else replace(item, read=read) for item in found]

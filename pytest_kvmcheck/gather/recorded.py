@@ -8,7 +8,8 @@ from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence, Record
 from pytest_kvmcheck.gather import reply as replies
 from pytest_kvmcheck.gather import soslibvirt
-from pytest_kvmcheck.gather.archive import DAMAGED
+from pytest_kvmcheck.gather.archive import DAMAGED, TooLarge
+from pytest_kvmcheck.gather.files import open_plain
 from pytest_kvmcheck.gather.sostext import FORMS, SYSCTL
 from pytest_kvmcheck.gather.sostree import MAX_LISTING, Tree, glob_regex
 from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
@@ -54,7 +55,7 @@ def places(probe: Probe) -> tuple[str, ...]:
 def from_reply(target: Target) -> Evidence:
     """Return the evidence in the saved output of ``kvmcheck collect-script``."""
     try:
-        with target.path.open("rb") as file:
+        with open_plain(target.path) as file:
             data = file.read(MAX_REPLY_BYTES + 1)
     except OSError as exc:
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNREACHABLE, f"{target.path}: {exc.strerror}"))
@@ -70,10 +71,12 @@ def from_sosreport(target: Target) -> Evidence:
 
     What it does not hold is "not collected": a sosreport without a file does not prove that the host has none.
     """
+    probes = probes_for(target.role)
     try:
-        tree = Tree(target.path)
-    except EvidenceMissing as missing:
-        return Evidence(target.name, failure=missing)
+        tree = Tree(target.path, (place for probe in probes for place in places(probe)))
+    except TooLarge as exc:
+        detail = f"{target.path}: larger than a sosreport can be: {exc}"
+        return Evidence(target.name, failure=EvidenceMissing(Cause.TRUNCATED, detail))
     except DAMAGED as exc:
         detail = f"{target.path} cannot be read as a sosreport: neither a directory nor a sound tar archive ({_first_line(exc)})"
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
@@ -81,14 +84,14 @@ def from_sosreport(target: Target) -> Evidence:
         detail = f"{target.path} holds no sosreport (no sos_commands, proc or etc)"
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNPARSABLE, detail))
     records: dict[str, Record] = {}
-    for probe in probes_for(target.role):
+    for probe in probes:
         if probe.sos_sections:
             records |= soslibvirt.sections(tree, probe)
         elif _keys(probe):
             records |= _from_forms(probe, tree)
         elif probe.id != soslibvirt.DOMAIN:
             records |= _from_tree(probe, tree)
-    if any(probe.id == soslibvirt.DOMAIN for probe in probes_for(target.role)):
+    if any(probe.id == soslibvirt.DOMAIN for probe in probes):
         records |= soslibvirt.domains(tree)
     return Evidence(target.name, records, partial=True)
 

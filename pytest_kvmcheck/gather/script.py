@@ -282,14 +282,16 @@ def carry(script: str) -> str:
     >>> print(carry("echo 'a'"))
     sh -c 'eval "$(printf %b "$@")"' sh 'echo \\0047a\\0047'
     """
-    words: list[str] = []
-    line = ""
-    for char in script:
-        line += "".join(f"\\0{byte:03o}" for byte in char.encode()) if _AWKWARD.fullmatch(char) else char
-        if len(line) > WORD_BYTES:
-            words.append(line)
-            line = ""
-    quoted = " ".join(f"'{word}'" for word in [*words, line] if word)
+    awkward = set(_AWKWARD.findall(script))
+    escaped = script.translate({ord(char): "".join(f"\\0{byte:03o}" for byte in char.encode()) for char in awkward})
+    words, begin = list[str](), 0
+    while begin < len(escaped):
+        end = begin + WORD_BYTES
+        cut = escaped.rfind("\\", end - 4, end)  # an escape is five characters long and stays whole
+        end = cut if begin < cut else end
+        words.append(escaped[begin:end])
+        begin = end
+    quoted = " ".join(f"'{word}'" for word in words)
     command = f"""sh -c 'eval "$(printf %b "$@")"' sh {quoted}"""
     if len(command) > ARGUMENT_BYTES:
         raise ValueError(f"the script takes {len(command)} bytes, more than one argument may have")

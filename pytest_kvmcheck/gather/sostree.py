@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
-import tarfile
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.gather import archive, budget
 from pytest_kvmcheck.gather import reply as replies
-from pytest_kvmcheck.gather.archive import check_end
+from pytest_kvmcheck.gather.files import open_plain, walk
 from pytest_kvmcheck.gather.sostext import SYSCTL, sysctl_files
-from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
 
-#: Bounds against archives that unpack to more than a sosreport can be.
-MAX_MEMBERS = 200_000
 _MAX_HOPS = 40
 #: Of one output of a command that is to be converted.
-MAX_LISTING = 64 * 2**20
+MAX_LISTING = budget.SOS_FILE_BYTES
 
 
 class Tree:
     """The files of a sosreport, from a directory or an archive, with paths as they were on the host."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: Iterable[str]) -> None:
+        """Read what lies at one of *places*, globs below the root; and what is small, as links may lead there."""
         self._bodies: dict[str, bytes] = {}
         self._directory: Path | None = None
         if path.is_dir():
@@ -33,35 +32,41 @@ class Tree:
             if not (path / "sos_commands").is_dir() and len(inner) == 1 and (inner[0] / "sos_commands").is_dir():
                 root = inner[0]
             self._directory = root.resolve()
-            self.names = sorted(
-                str(found.relative_to(root)) for found in root.rglob("*") if found.is_file() and self._inside(found)
-            )
+            self.names = sorted(name for name, entry in walk(root, budget.MEMBERS) if self._is_file(name, entry))
         else:
-            self._read_archive(path)
+            self._read_archive(path, [glob_regex(place) for place in places])
             self.names = sorted(self._bodies)
 
-    def _inside(self, found: Path) -> bool:
-        """Tell whether a link stays within the report: it was made elsewhere and is not to be trusted."""
-        return self._directory is not None and found.resolve().is_relative_to(self._directory)
+    def _is_file(self, name: str, entry: os.DirEntry[str] | OSError) -> bool:
+        """Tell whether it is a file, or a link to one within the report: that was made elsewhere and is not to be trusted."""
+        if isinstance(entry, OSError):
+            return False
+        try:
+            return entry.is_file(follow_symlinks=False) or (entry.is_file() and self._inside(name))
+        except OSError:
+            return False
 
-    def _read_archive(self, path: Path) -> None:
+    def _inside(self, name: str) -> bool:
+        return self._directory is not None and (self._directory / name).resolve().is_relative_to(self._directory)
+
+    def _read_archive(self, path: Path, places: list[re.Pattern[str]]) -> None:
         # At the top are links to what commands gave.
         wanted = re.compile(r"[^/]+/(?:(?:sos_commands|proc|sys|etc|run|(usr/(local/)?)?lib)/|[^/]+$)")
         links: dict[str, str] = {}
         total = 0
-        with tarfile.open(path) as archive:
-            for count, member in enumerate(archive):
-                if count > MAX_MEMBERS or total > MAX_REPLY_BYTES:
-                    raise EvidenceMissing(Cause.TRUNCATED, f"{path}: larger than a sosreport can be")
-                if not wanted.match(member.name):
-                    continue
-                name = member.name.split("/", 1)[1]
-                if member.issym():
-                    links[name] = member.linkname
-                elif member.isfile() and (file := archive.extractfile(member)):
-                    self._bodies[name] = file.read(MAX_REPLY_BYTES - total + 1)
+        for member, content in archive.members(path):
+            if not wanted.match(member.name):
+                continue
+            name = member.name.split("/", 1)[1]
+            if member.issym():
+                links[name] = member.linkname
+            elif content:
+                asked = member.size <= budget.SOS_ASIDE_BYTES or any(place.fullmatch(name) for place in places)
+                if asked:
+                    self._bodies[name] = content.read(min(member.size, budget.SOS_FILE_BYTES + 1))
                     total += len(self._bodies[name])
-            check_end(archive)
+            if total > budget.SOS_BYTES or len(links) > budget.MEMBERS // 10:
+                raise archive.TooLarge(f"what it answers is more than {budget.SOS_BYTES >> 20} MiB")
         for name in links:
             if (body := self._bodies.get(_resolved(name, links))) is not None:
                 self._bodies[name] = body
@@ -69,7 +74,7 @@ class Tree:
     def read(self, name: str, bound: int) -> tuple[str, bool]:
         """Return the text of *name* up to *bound* bytes, and whether it was cut."""
         if self._directory:
-            with (self._directory / name).open("rb") as file:
+            with open_plain(self._directory / name) as file:
                 data = file.read(bound + 1)
         else:
             data = self._bodies[name]

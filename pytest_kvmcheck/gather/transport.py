@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shlex
-import signal
-import subprocess
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
+from pytest_kvmcheck.gather import leash
+from pytest_kvmcheck.gather.crowd import Place
 from pytest_kvmcheck.targets import Target
 
 #: No reply of a host may be larger than this.
@@ -24,17 +24,25 @@ MAX_REPLY_BYTES = 256 * 2**20
 
 #: A dead network ends, a password is never asked for, an unknown host key is refused, and no connection is left behind
 #: (an open one of the user's, by ControlPath in ssh_config, is used).
-_SSH_ARGUMENTS = (
-    "-T -o BatchMode=yes -o StrictHostKeyChecking=yes -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no"
-    " -o ConnectTimeout={connect} -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-    " -o ControlMaster=no -o ForwardX11=no -o ForwardAgent=no -o ClearAllForwardings=yes"
+#: Of two equal options ssh takes the first: these come before the user's own arguments and before ssh_config. What would trust a
+#: host without its key in known_hosts, hand our credentials on, write known_hosts or run something here is switched off.
+SSH_ARGUMENTS = (
+    "-T -o BatchMode=yes -o StrictHostKeyChecking=yes -o NoHostAuthenticationForLocalhost=no -o VerifyHostKeyDNS=no"
+    " -o UpdateHostKeys=no -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no -o NumberOfPasswordPrompts=0"
+    " -o ConnectTimeout={connect} -o ConnectionAttempts=1 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+    " -o ControlMaster=no -o ForwardX11=no -o ForwardAgent=no -o GSSAPIDelegateCredentials=no -o ClearAllForwardings=yes"
+    " -o Tunnel=no -o PermitLocalCommand=no -o RemoteCommand=none"
     " -o LogLevel=ERROR"
 )
+#: A jump host's ssh must not ask for a password in a window either.
+_ENVIRONMENT = {"SSH_ASKPASS_REQUIRE": "never"}
+#: Moments of arrival closer than this (s) are one: a host that sends byte after byte costs no more memory than others.
+_MOMENT_S = 0.001
 
 
 @dataclass(frozen=True)
 class Connection:
-    """What the user said about reaching hosts: testinfra's own options."""
+    """What the user said about reaching hosts, testinfra's own options; and the place of the one that is reached among all."""
 
     ssh_config: str | None = None
     ssh_identity_file: str | None = None
@@ -42,6 +50,7 @@ class Connection:
     ansible_inventory: str | None = None
     connect_timeout_s: int = 10
     deadline_s: float = 180
+    place: Place = field(default_factory=Place, compare=False)
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ def run(target: Target, command: str, connection: Connection) -> Answer:
 
     Raises :class:`EvidenceMissing` (unreachable) when testinfra cannot even build the connection.
     """
+    from testinfra.backend.base import CommandResult
+
     answers: list[Answer] = []
     try:
         backend = _backend(target, connection)
@@ -82,9 +93,10 @@ def run(target: Target, command: str, connection: Connection) -> Answer:
         def run_local(text: str, *arguments: str) -> object:
             line = backend.quote(text, *arguments)
             _refuse_password(line)
-            answer = bounded(["/bin/sh", "-c", line], connection.deadline_s)
+            answer = bounded(["/bin/sh", "-c", line], connection.deadline_s, place=connection.place)
             answers.append(answer)
-            return backend.result(answer.rc if answer.rc is not None else -1, b"", answer.stdout, answer.stderr)
+            # Made here: testinfra's own backend.result() writes all of it into the debugging log, secrets too.
+            return CommandResult(backend, answer.rc if answer.rc is not None else -1, b"", answer.stdout, answer.stderr)
 
         backend.run_local = run_local
         with contextlib.suppress(RuntimeError):  # testinfra's word for "ssh ended with 255": we have the answer
@@ -112,7 +124,7 @@ def _backend(target: Target, connection: Connection) -> Any:
     """
     import testinfra
 
-    ours = _SSH_ARGUMENTS.format(connect=connection.connect_timeout_s)
+    ours = SSH_ARGUMENTS.format(connect=connection.connect_timeout_s)
     backend = testinfra.get_host(
         target.spec,
         ssh_config=connection.ssh_config,
@@ -139,48 +151,61 @@ def _backend(target: Target, connection: Connection) -> Any:
 
 
 def _refuse_password(line: str) -> None:
-    if shlex.split(line)[:1] == ["sshpass"]:
+    if line.split(maxsplit=1)[0] == "sshpass":  # shlex takes a tenth of a second for a line with our script in it
         raise EvidenceMissing(Cause.UNREACHABLE, "a password would stand on a command line; use a key")
 
 
-def bounded(argv: list[str], deadline_s: float, max_bytes: int = MAX_REPLY_BYTES) -> Answer:
-    """Run *argv* without standard input; stop it, with its children, at the deadline (s) or beyond *max_bytes*."""
+def bounded(
+    argv: list[str],
+    deadline_s: float,
+    max_bytes: int = MAX_REPLY_BYTES,
+    *,
+    place: Place | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Answer:
+    """Run *argv* without standard input; stop it, with its children, at the deadline (s) or beyond *max_bytes*.
+
+    *place* is its place among others that run at the same time, *env* what its environment has besides ours.
+    """
+    place = place or Place()
     asked_s, began = time.time(), time.monotonic()
-    arrivals: list[tuple[int, float]] = []
-    told = 0
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    process = leash.start(argv, {**os.environ, **_ENVIRONMENT, **(env or {})})
     stdout, stderr = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr)
-    out, err = stdout.fileno(), stderr.fileno()
-    streams: dict[int, list[bytes]] = {out: [], err: []}
-    end = time.monotonic() + deadline_s
-    size, stopped = 0, None
-    with selectors.DefaultSelector() as selector, stdout, stderr:
-        for descriptor in streams:
-            selector.register(descriptor, selectors.EVENT_READ)
-        while selector.get_map() and not stopped:
-            events = selector.select(max(0.0, end - time.monotonic()))
-            if not events:
-                stopped = Cause.TIMEOUT
-            for key, _ in events:
-                chunk = os.read(key.fd, 65536)
-                if not chunk:
-                    selector.unregister(key.fd)
-                streams[key.fd].append(chunk)
-                if key.fd == out:
-                    told += len(chunk)
-                    arrivals.append((told, asked_s + time.monotonic() - began))
-                size += len(chunk)
-                if size > max_bytes:
-                    stopped = Cause.TRUNCATED
-        if stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    out, streams = stdout.fileno(), {stdout.fileno(): bytearray(), stderr.fileno(): bytearray()}
+    arrivals: list[tuple[int, float]] = []
+    opened, stopped = 0.0, None
+    end = began + deadline_s
     try:
-        rc = process.wait(max(1.0, end - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        rc = process.wait()
-    return Answer(b"".join(streams[out]), b"".join(streams[err]), None if stopped else rc, stopped, asked_s, tuple(arrivals))
+        with place.waiting(process.pid), selectors.PollSelector() as selector, stdout, stderr:
+            for descriptor in streams:
+                selector.register(descriptor, selectors.EVENT_READ)
+            while selector.get_map() and not stopped:
+                events = selector.select(max(0.0, end - time.monotonic()))
+                if not events:
+                    stopped = Cause.TIMEOUT
+                for key, _ in events:
+                    chunk = os.read(key.fd, 65536)
+                    if not chunk:
+                        selector.unregister(key.fd)
+                        continue
+                    streams[key.fd] += chunk
+                    place.hear(len(chunk))
+                    if key.fd == out:
+                        now = time.monotonic()
+                        if now - opened < _MOMENT_S:
+                            arrivals.pop()
+                        else:
+                            opened = now
+                        arrivals.append((len(streams[out]), asked_s + now - began))
+                    if sum(map(len, streams.values())) > max_bytes:
+                        stopped = Cause.TRUNCATED
+            if stopped:
+                leash.end(process.pid)
+    except BaseException:
+        leash.end(process.pid)
+        raise
+    finally:
+        rc = leash.reap(process, max(1.0, end - time.monotonic()))
+    stopped = place.stopped or stopped
+    output, errors = map(bytes, streams.values())
+    return Answer(output, errors, None if stopped else rc, stopped, asked_s, tuple(arrivals))

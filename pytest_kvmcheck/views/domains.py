@@ -17,6 +17,7 @@ from pytest_kvmcheck.facts.domstats import DomStats, parse_domstats
 from pytest_kvmcheck.facts.pool import Info, Pool, parse_info, parse_pool
 from pytest_kvmcheck.facts.virtnet import VirtNetwork, parse_network
 from pytest_kvmcheck.facts.virttables import parse_table
+from pytest_kvmcheck.gather import budget
 from pytest_kvmcheck.views.host import Host, fact
 
 T = TypeVar("T")
@@ -175,7 +176,11 @@ class Domain:
 
 
 def _uuids(host: Host, section: str) -> frozenset[str]:
-    return frozenset(parsing(f"virsh{KEY_SEPARATOR}{section}", parse_uuids, virsh(host, section)))
+    probe = f"virsh{KEY_SEPARATOR}{section}"
+    found = frozenset(parsing(probe, parse_uuids, virsh(host, section)))
+    if len(found) > budget.DOMAINS:
+        raise EvidenceMissing(Cause.TRUNCATED, f"{host} lists {len(found)} domains, more than {budget.DOMAINS}", probe)
+    return found
 
 
 @fact

@@ -144,6 +144,35 @@ def test_refusals_are_one_clear_line(farm: Farm, kvmcheck: Kvmcheck, name: str, 
     assert any(result["outcome"] == "pass" for result in run.of(f"good-{name}"))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["NoHostAuthenticationForLocalhost yes", "StrictHostKeyChecking no", "VerifyHostKeyDNS yes", "UpdateHostKeys yes"],
+)
+def test_no_setting_of_ssh_trusts_an_unknown_key(farm: Farm, kvmcheck: Kvmcheck, setting: str) -> None:
+    """Nor one of --ssh-extra-args; and nothing is written into known_hosts."""
+    name = f"lax-{setting.split()[0].lower()}"
+    farm.host(name, known="nothing")
+    with farm.config.open("a") as file:
+        file.write(f"Host {name}\n {setting}\n")
+    extra = "--ssh-extra-args=-o " + setting.replace(" ", "=") + " -o PermitLocalCommand=yes"
+    run = kvmcheck(f"--hosts=ssh://{name}", f"--ssh-config={farm.config}", extra, "-k", "KVM-CPU")
+    assert "its SSH host key is unknown" in run.host(name)["problem"]
+    assert_no_pass(run.of(name))
+    assert (farm.place / f"{name}.known_hosts").read_text() == ""
+
+
+def test_what_ssh_config_adds_is_left_out(farm: Farm, kvmcheck: Kvmcheck) -> None:
+    """A command, a tunnel, a local command: none of them is part of asking; the host is reached all the same."""
+    farm.host("busy")
+    ran = farm.place / "local-command-ran"
+    with farm.config.open("a") as file:
+        file.write(f"Host busy\n RemoteCommand touch {ran}\n PermitLocalCommand yes\n LocalCommand touch {ran}\n Tunnel yes\n")
+        file.write(" ForwardAgent yes\n GSSAPIDelegateCredentials yes\n RequestTTY force\n")
+    run = kvmcheck("--hosts=ssh://busy", f"--ssh-config={farm.config}", "-k", "KVM-CPU")
+    assert run.host("busy")["reached"], run.host("busy")
+    assert not ran.exists()
+
+
 def test_unresolvable_host(farm: Farm, kvmcheck: Kvmcheck) -> None:
     run = kvmcheck("--hosts=ssh://no-such-host.invalid", f"--ssh-config={farm.config}")
     assert run.rc == 1
