@@ -151,9 +151,10 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "qemu_process",
-        "for f in /run/libvirt/qemu/*.pid; do\n"
+        # A file that was left over may name a process that another one names.
+        "k=' '; for f in /run/libvirt/qemu/*.pid; do\n"
         '  [ -e "$f" ] || continue; case ${f##*/} in driver.pid) continue ;; esac\n'
-        '  read -r p <"$f" || [ "$p" ] || continue\n'
+        '  read -r p <"$f" || [ "$p" ] || continue; case $k in *" $p "*) continue ;; esac; k="$k$p "\n'
         "  echo @@$N $p; tr '\\0' '\\n' </proc/$p/cmdline\n"
         "done; exit 0",
         "command lines of the running QEMU processes",
@@ -161,9 +162,9 @@ LIBVIRT: tuple[Probe, ...] = (
     ),
     shell(
         "qemu_vhost",
-        "for f in /run/libvirt/qemu/*.pid; do\n"
+        "k=' '; for f in /run/libvirt/qemu/*.pid; do\n"
         '  [ -e "$f" ] || continue; case ${f##*/} in driver.pid) continue ;; esac\n'
-        '  read -r p <"$f" || [ "$p" ] || continue\n'
+        '  read -r p <"$f" || [ "$p" ] || continue; case $k in *" $p "*) continue ;; esac; k="$k$p "\n'
         "  echo @@$N $p\n"
         "  l=$($SUDO ls -l /proc/$p/fd 2>/dev/null) && echo fds $(printf '%s\\n' \"$l\" | grep -c vhost-net)\n"
         "  echo threads $(grep -l '^vhost-' /proc/[0-9]*/comm /proc/$p/task/*/comm 2>/dev/null |"

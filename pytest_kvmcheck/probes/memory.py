@@ -9,7 +9,7 @@ _KNOWN = """\
 k=' '; for f in /run/libvirt/qemu/*.pid; do
   [ -e "$f" ] || continue; case ${f##*/} in driver.pid) continue ;; esac
   read -r p <"$f" || [ "$p" ] || continue
-  case $p in ''|*[!0-9]*) continue ;; esac
+  case $p in ''|*[!0-9]*) continue ;; esac; case $k in *" $p "*) continue ;; esac
   k="$k$p "
 done
 """

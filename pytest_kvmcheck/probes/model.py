@@ -25,7 +25,7 @@ class Root(StrEnum):
 class Probe:
     """One question. ``script`` is POSIX sh; it may use ``$SUDO``, empty or ``sudo -n``, before a command that needs root.
 
-    ``keyed``: the output consists of sections, each after a line ``@@<nonce> <key>``, and becomes one record a section.
+    ``keyed``: the output consists of sections, each after a mark ``@@$N <key>``, and becomes one record a section.
     ``when``: a shell condition; where it is false the question is not asked ("not asked" is unknown, never a pass).
     ``active``: it sends something into the network, and is asked only when --kvmcheck-active is given.
     ``first``: asked before all others, where the moment matters; ``last``: at the end of the script, for second samples.

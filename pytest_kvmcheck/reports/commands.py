@@ -65,8 +65,9 @@ def as_text(probes: Iterable[Probe]) -> str:
         shown = [f"read {path}" for path in probe.paths] if probe.reads_files else probe.script.splitlines()
         blocks.append("\n".join([*lines, *(f"    {line}" for line in shown)]))
     head = (
-        "@@$N starts a section of an answer; $SUDO is empty, or 'sudo -n' with --sudo. Around all of this run: sh, id,\n"
-        "timeout (or setsid and sleep), head, cat, base64 (or od), and, if it is there, gzip for answers that may be large.\n\n"
+        "@@$N starts a section of an answer, $N being a secret that the target makes; 'uri' is how virsh begins one. $SUDO is\n"
+        "empty, or 'sudo -n' with --sudo. Around all of this run: sh, id, timeout (or setsid and sleep), head, cat,\n"
+        "base64 (or od) and, if it is there, gzip for answers that may be large.\n\n"
     )
     return head + "\n\n".join(blocks) + "\n"
 
