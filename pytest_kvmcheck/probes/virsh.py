@@ -8,8 +8,8 @@ from __future__ import annotations
 
 VIRSH = "virsh -r -c qemu:///system"
 
-#: Ends a script where there is no virsh.
-NEEDS_VIRSH = "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
+#: Ends a script where there is no virsh, or where it would start what somebody stopped.
+NEEDS_VIRSH = "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\nawake || exit 1\n"
 
 #: Linux refuses an argument beyond 128 KiB, in which the commands of so many domains have room.
 _AT_ONCE = 100

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 #: All that takes a path, all of the network, and what changes or reaches something without either.
 TRACED = (
@@ -25,13 +24,17 @@ _HARMLESS = re.compile(r"/dev/(?:null|zero|full|u?random)")
 _MAKES = re.compile(r"mkdir(?:at)?|mknod(?:at)?|creat")
 _REMOVES = re.compile(r"unlink(?:at)?|rmdir")
 _MOVES = re.compile(r"rename(?:at2?)?|link(?:at)?|symlink(?:at)?")
-_MARKS = re.compile(r"(?:f|l)?chmod(?:at2?)?|(?:f|l)?chown(?:at)?|fchmodat2?|fchownat|utimes?|utimensat|futimesat|[fl]?(?:set|remove)xattr")
+_MARKS = re.compile(
+    r"(?:f|l)?chmod(?:at2?)?|(?:f|l)?chown(?:at)?|fchmodat2?|fchownat|utimes?|utimensat|futimesat|[fl]?(?:set|remove)xattr"
+)
 _CUTS = re.compile(r"f?truncate|fallocate")
 _MOUNTS = re.compile(r"u?mount2?|pivot_root|chroot|swapon|swapoff|acct|quotactl|fsmount|fsopen|move_mount|open_tree|mount_setattr")
 _LOADS = re.compile(r"(?:f?init|delete)_module|kexec_load|reboot|bpf|io_uring_setup|ptrace|process_vm_writev|perf_event_open")
 _KEYS = re.compile(r"add_key|request_key|keyctl|set(?:host|domain)name|settimeofday|clock_settime")
 _IPC = re.compile(r"shmget|semget|msgget|semop|semtimedop|semctl|shmctl|msgctl|msgsnd")
-_LOADERS = re.compile(r"(?:modprobe|insmod|rmmod|kmod|depmod|dbus-launch|dbus-daemon|systemd-tmpfiles|.*ctl-start|initctl|service|invoke-rc\.d)")
+_LOADERS = re.compile(
+    r"(?:modprobe|insmod|rmmod|kmod|depmod|dbus-launch|dbus-daemon|systemd-tmpfiles|.*ctl-start|initctl|service|invoke-rc\.d)"
+)
 
 
 def touched(line: str) -> str:
@@ -51,7 +54,7 @@ def touched(line: str) -> str:
     if name in ("open", "openat", "openat2"):
         return _opened(arguments)
     if name in ("execve", "execveat"):
-        program = os.path.basename(_path(arguments))
+        program = PurePosixPath(_path(arguments)).name
         return f"run {program}" if _LOADERS.fullmatch(program) and match[3] == "0" else ""
     for pattern, word in ((_MAKES, "make"), (_REMOVES, "remove"), (_MOVES, "move"), (_MARKS, "mark"), (_CUTS, "cut")):
         if pattern.fullmatch(name):
@@ -59,11 +62,21 @@ def touched(line: str) -> str:
     if name == "flock" or (name == "fcntl" and re.search(r"F_(?:OFD_)?SETLKW?\b", arguments) and "F_UNLCK" not in arguments):
         return f"lock {_described(arguments)}"
     if name == "fcntl" or name in ("memfd_create", "syslog", "adjtimex", "clock_adjtime"):
-        changes = {"syslog": "SYSLOG_ACTION_CLEAR|SYSLOG_ACTION_CONSOLE|READ_CLEAR", "adjtimex": r"modes=(?!0)", "clock_adjtime": r"modes=(?!0)"}
+        changes = {
+            "syslog": "SYSLOG_ACTION_CLEAR|SYSLOG_ACTION_CONSOLE|READ_CLEAR",
+            "adjtimex": r"modes=(?!0)",
+            "clock_adjtime": r"modes=(?!0)",
+        }
         return f"change {name}" if name in changes and re.search(changes[name], arguments) else ""
     if name in ("kill", "tkill", "tgkill"):
         return "" if re.search(r", (?:0|SIG_0)$", arguments) else f"signal {arguments}"
-    if _MOUNTS.fullmatch(name) or _LOADS.fullmatch(name) or _KEYS.fullmatch(name) or _IPC.fullmatch(name) or name == "open_by_handle_at":
+    if (
+        _MOUNTS.fullmatch(name)
+        or _LOADS.fullmatch(name)
+        or _KEYS.fullmatch(name)
+        or _IPC.fullmatch(name)
+        or name == "open_by_handle_at"
+    ):
         return f"change {name} {arguments}"
     return _network(name, arguments)
 
@@ -83,7 +96,7 @@ def _opened(arguments: str) -> str:
 def _network(name: str, arguments: str) -> str:
     """Return which socket is made, reached or bound. Sockets of the kernel's routing tables, and those of pairs, reach nobody."""
     if name == "socket":
-        family, kind, protocol = (arguments.split(", ") + ["", "", ""])[:3]
+        family, kind, protocol = [*arguments.split(", "), "", "", ""][:3]
         if family in ("AF_INET", "AF_INET6"):
             return f"socket {family} {kind}" if "SOCK_RAW" in kind else ""
         if family == "AF_NETLINK":
@@ -93,7 +106,11 @@ def _network(name: str, arguments: str) -> str:
         return ""
     if name.startswith("send"):
         kind = _described(arguments).split(":", 1)[0]
-        return f"send {kind.lower()} {_address(arguments)}".rstrip() if re.match(r"(?:UDP|TCP|RAW|PING|ICMP|SCTP|PACKET)", kind) else ""
+        return (
+            f"send {kind.lower()} {_address(arguments)}".rstrip()
+            if re.match(r"(?:UDP|TCP|RAW|PING|ICMP|SCTP|PACKET)", kind)
+            else ""
+        )
     if "sa_family=AF_NETLINK" in arguments:
         return ""
     kind = _described(arguments).split(":", 1)[0].split("-")[0].lower()
@@ -120,10 +137,12 @@ def _path(arguments: str) -> str:
     match = _PATH.search(arguments)
     if not match:
         return _described(arguments)
-    return os.path.normpath(os.path.join(match[1] or "", match[2]))
+    return str(PurePosixPath(match[1] or "", match[2]))
 
 
-def trace(command: Sequence[str], place: Path, *, user: int | None = None, timeout: float = 300) -> tuple[subprocess.CompletedProcess[bytes], set[str]]:
+def trace(
+    command: Sequence[str], place: Path, *, user: int | None = None, timeout: float = 300
+) -> tuple[subprocess.CompletedProcess[bytes], set[str]]:
     """Run *command* in the empty directory *place*, as *user*; return how it ended and all that it touched."""
     place.mkdir(parents=True)
     place.chmod(0o777)
