@@ -61,9 +61,8 @@ SECURITY: tuple[Probe, ...] = (
         "libvirt_accounts",
         "g=$(timeout 5 getent group libvirt libvirtd) || [ $? = 2 ] || exit 1\n"
         "echo @@$N groups; printf '%s\\n' \"$g\"\n"
-        'i=; while IFS=: read -r _ _ n _; do [ "$n" ] && i="$i $n "; done <<E\n$g\nE\n'
-        "echo @@$N primary; timeout 5 getent passwd | while IFS=: read -r u _ _ n _; do\n"
-        '  case $i in *" $n "*) printf \'%s:%s\\n\' "$u" "$n" ;; esac; done; exit 0',
+        "echo @@$N primary; { printf '%s\\n\\n' \"$g\"; timeout 5 getent passwd; } |"
+        " awk -F: 'b { if ($4 in G) print $1 \":\" $4; next } !NF { b = 1; next } { G[$3] }'; exit 0",
         "members of libvirt's groups wherever the host looks for accounts, LDAP in the network as well",
         keyed=True,
         timeout_s=15,
