@@ -11,7 +11,7 @@ from pytest_kvmcheck.probes.quiet import RPM_SYSTEM, UNPRIVILEGED
 
 #: Compares versions as rpm does, and prints the packages for which a security advisory has a newer one than is installed. It reads
 #: the tags of updateinfo.xml one by one, and before them, in the same form, the files, the enabled modules and the packages.
-_ADVISORIES = r"""
+ADVISORIES = r"""
 function seg(s, r) { return match(s, r) == 1 ? substr(s, 1, RLENGTH) : "" }
 function vc(a, b,  x, y) {
   while (a != "" || b != "") {
@@ -73,7 +73,7 @@ waits() {{
     done
     for f; do [ -e "$f" ] || continue
       echo "<kvmcheck-file $f"; unpack "$f" 2>&1 || echo "<kvmcheck-damaged $f"; done
-  }} | timeout 30 awk '{_ADVISORIES}'
+  }} | timeout 30 awk '{ADVISORIES}'
 }}
 if {RPM_SYSTEM}; then
   if command -v zypper >/dev/null; then
