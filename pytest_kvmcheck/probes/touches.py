@@ -104,7 +104,7 @@ TOUCHES: tuple[Touch, ...] = (
         ("device /dev/*",),
     ),
     Touch(
-        "/dev/mapper/control is opened for writing, where there are device-mapper maps",
+        "/dev/mapper/control is opened for writing, where the kernel has a device mapper",
         "the kernel takes questions about maps in no other way; only their state is asked",
         ("lvm", "multipath_dmsetup"),
         ("write /dev/mapper/control",),
