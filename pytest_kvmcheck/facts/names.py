@@ -92,6 +92,7 @@ def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(dict.fromkeys(addresses)) for name, addresses in found.items()}
 
 
+@empty_is_an_answer("the defaults of glibc hold")
 @takes_any_line("the resolver passes over lines that it does not understand")
 def parse_sources(text: str) -> tuple[str, ...]:
     """Return where host names are looked for, in order, without what is done about the answers: ``files`` and ``dns`` by default.

@@ -13,10 +13,10 @@ reads their repositories and advisories. What they themselves told stands in rec
 ... '''
 >>> parse_apt_pending(text)
 ('qemu-system-x86',)
->>> text = "file /etc/yum.repos.d/rocky.repo\\n[baseos]\\n[crb]\\nenabled=0\\n"
+>>> text = "file /etc/yum.repos.d/rocky.repo\n[baseos]\n[crb]\nenabled=0\n"
 >>> parse_repo_files(text)
 ('baseos',)
->>> parse_waiting("waits kernel-core /var/cache/dnf/baseos-522ed8e2b2f761ff/repodata/1-updateinfo.xml.gz\\ninstalled 812\\nrc=0\\n")
+>>> parse_waiting("waits kernel-core /var/cache/dnf/baseos-522ed8e2b2f761ff/repodata/1-updateinfo.xml.gz\ninstalled 812\nrc=0\n")
 (Waiting(package='kernel-core', path='/var/cache/dnf/baseos-522ed8e2b2f761ff/repodata/1-updateinfo.xml.gz'),)
 >>> cached("/var/cache/dnf/baseos-522ed8e2b2f761ff/repodata/repomd.xml"), cached("/var/cache/zypp/raw/repo-oss/cookie")
 ('baseos', 'repo-oss')

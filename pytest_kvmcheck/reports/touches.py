@@ -13,14 +13,14 @@ from pytest_kvmcheck.probes.touches import TOUCHES, Touch
 _HEAD = """\
 # What gathering touches
 
-Nothing on a target is changed. Most of what is asked is read from files. What is touched besides, is here, each with its reason, and
-nowhere else: `tests/live/test_read_only.py` runs every probe under strace on a real machine, as root and as nobody, and fails on any
-write, packet, socket, lock, device, signal, daemon or kernel module that is not in this list. `kvmcheck commands` shows it with the
-commands themselves. That files are read may be seen by their access times, where the file system keeps them.
+Nothing on a target is changed. Most of what is asked is read from files. What is touched besides is here, each with its reason, and
+nowhere else: `tests/live/test_read_only.py` runs every probe under strace on a real machine, as root and as nobody, and fails on
+any write, packet, socket, lock, device, signal, daemon or kernel module that is not in this list. `kvmcheck commands` shows it with
+the commands themselves. That files are read may be seen by their access times, where the file system keeps them.
 
 Not asked at all: dnf and zypper (they write logs, caches and locks, and zypper connects), ss (its socket may load modules), getent
-and `hostname -f` without `--kvmcheck-active` (they ask DNS and LDAP), multipathd, firewalld and libvirt's daemons' administration while
-they do not run, packet filters whose modules are not loaded, dmidecode and dmsetup where the kernel has nothing for them to read.
+and `hostname -f` without `--kvmcheck-active` (they ask DNS and LDAP), multipathd, firewalld and libvirt's daemons' administration
+while they do not run, packet filters whose modules are not loaded, dmidecode and dmsetup where the kernel has nothing for them.
 
 """
 
