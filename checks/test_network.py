@@ -43,11 +43,14 @@ from pytest_kvmcheck.views.network import (
     device_places,
     egress_to,
     fastest_mode,
+    host_name,
     interfaces,
     links,
     lookup,
+    lookups_were_asked,
     nic_count,
     nic_file,
+    own_name,
     pci_devices,
     physical,
     ports,
@@ -1351,7 +1354,7 @@ def _answered(answer: Lookup, what: str) -> Lookup:
     "KVM-NET-014",
     title="The host name resolves to an address of this host",
     severity=Severity.HIGH,
-    reads=("hostname_fqdn", "name_lookup", "ip_addr", "etc_hosts"),
+    reads=("hostname", "hostname_fqdn", "name_lookup", "name_service", "ip_addr", "etc_hosts"),
     params={"require_fqdn": False},
     compares=True,
 )
@@ -1359,9 +1362,11 @@ def test_host_name_resolves(host: Host, params: Params) -> None:
     """The name that libvirt hands to a migrating guest leads back to this host.
 
     What it checks
-        ``hostname -f`` works and is not localhost; it resolves only to addresses of this host that are not loopback; their
-        reverse lookup gives the name back; neither its own /etc/hosts nor those of its cluster contradict that. A name without a
-        domain is a warning, or fails with require_fqdn. What DNS tells the other hosts is not asked.
+        The host's full name is not localhost; it resolves only to addresses of this host that are not loopback; their reverse
+        lookup gives the name back; neither its own /etc/hosts nor those of its cluster contradict that. A name without a domain
+        is a warning, or fails with require_fqdn. Without --kvmcheck-active nobody asks DNS: what /etc/hosts says of the name is
+        judged, or nss-myhostname makes of it; a name that only DNS knows is unknown. With it, ``hostname -f`` and getent are
+        asked on the host. What DNS tells the other hosts is not asked.
 
     Why it matters
         libvirt gives its own host name to the source of a migration: with localhost, or a stale address, migration fails.
@@ -1378,37 +1383,45 @@ def test_host_name_resolves(host: Host, params: Params) -> None:
     References
         https://libvirt.org/migration.html
     """
-    record = host.evidence.whole("hostname_fqdn")
+    asked = lookups_were_asked(host)
     with Findings() as findings:
-        if record.rc:
-            findings.fail(f"{host}: hostname -f fails: {record.complaint}.")
-            return
-        name = record.stdout.strip()
-        if not name or len(name.split()) != 1:
-            raise EvidenceMissing(Cause.UNPARSABLE, f"not a host name: {name[:60]!r}", "hostname_fqdn")
+        if asked:
+            record = host.evidence.whole("hostname_fqdn")
+            if record.rc:
+                findings.fail(f"{host}: hostname -f fails: {record.complaint}.")
+                return
+            name = record.stdout.strip()
+            if not name or len(name.split()) != 1:
+                raise EvidenceMissing(Cause.UNPARSABLE, f"not a host name: {name[:60]!r}", "hostname_fqdn")
+        else:
+            name = host_name(host)
         if name == "localhost" or name.startswith("localhost."):
             findings.fail(f"{host}: its name is {name}.")
             return
+        if not asked:
+            name = own_name(host).full
+            note("what DNS says of it was not asked (--kvmcheck-active)")
         if "." not in name:
             report = findings.fail if params.require_fqdn else findings.warn
             report(f"{host}: its name {name} has no domain.")
-        forward = _answered(lookup(host, "addresses"), name)
-        if forward.rc == NO_SUCH_NAME or not forward.addresses:
+        found = _answered(lookup(host, "addresses"), name).addresses if asked else own_name(host).addresses
+        if not found:
             findings.fail(f"{host}: its name {name} does not resolve.")
             return
-        inside = [address for address in forward.addresses if loopback(address)]
+        inside = [address for address in found if loopback(address)]
         findings.fail_if(bool(inside), f"{host}: {name} resolves to the loopback address {', '.join(inside)}.")
-        foreign = [address for address in forward.addresses if address not in addresses(host) and address not in inside]
+        foreign = [address for address in found if address not in addresses(host) and address not in inside]
         findings.fail_if(bool(foreign), f"{host}: {name} resolves to {', '.join(foreign)}, which is not an address of this host.")
-        for address in forward.addresses:
+        for address in found:
             if address in inside or address in foreign:
                 continue
-            back = _answered(lookup(host, f"reverse/{address}"), address)
-            if name.lower() not in (found.lower() for found in back.names):
-                findings.fail(f"{host}: {address} is called {', '.join(back.names) or 'nothing'} in reverse, expected {name}.")
-        dns, static = _answered(lookup(host, "dns"), f"{name} by DNS"), static_names(host).get(name.lower(), ())
-        if dns.addresses and static and not set(static) <= set(dns.addresses):
-            findings.fail(f"{host}: /etc/hosts gives {', '.join(static)} for {name}, DNS {', '.join(dns.addresses)}.")
+            back = _answered(lookup(host, f"reverse/{address}"), address).names if asked else own_name(host).called[address]
+            if name.lower() not in (called.lower() for called in back):
+                findings.fail(f"{host}: {address} is called {', '.join(back) or 'nothing'} in reverse, expected {name}.")
+        if asked:
+            dns, static = _answered(lookup(host, "dns"), f"{name} by DNS"), static_names(host).get(name.lower(), ())
+            if dns.addresses and static and not set(static) <= set(dns.addresses):
+                findings.fail(f"{host}: /etc/hosts gives {', '.join(static)} for {name}, DNS {', '.join(dns.addresses)}.")
         for peer, names in compared(host.peers, static_names).items():
             for known in sorted({name.lower(), name.lower().partition(".")[0]} & names.keys()):
                 wrong = [address for address in names[known] if loopback(address) or address not in addresses(host)]

@@ -21,6 +21,7 @@ from pytest_kvmcheck.facts.qemucmdline import QemuProcess, parse_options
 from pytest_kvmcheck.parameters import Network, fewest
 from pytest_kvmcheck.views.cluster import Cluster
 from pytest_kvmcheck.views.confinement import (
+    accounts_not_asked,
     apparmor_enabled,
     certificates,
     controlling_groups,
@@ -41,6 +42,7 @@ from pytest_kvmcheck.views.confinement import (
 from pytest_kvmcheck.views.cpu import capabilities, kvm_parameter
 from pytest_kvmcheck.views.domains import Domain, domains, storage_pools
 from pytest_kvmcheck.views.host import Host
+from pytest_kvmcheck.views.network import full_name
 from pytest_kvmcheck.views.processes import process_of, status_of
 from pytest_kvmcheck.views.services import libvirt_conf, qemu_conf, unit
 from pytest_kvmcheck.views.time import now_s
@@ -521,7 +523,7 @@ INNER_SOCKETS = ("virtlockd-sock", "virtlogd-sock")
     "KVM-SEC-007",
     title="Only the intended accounts can control libvirt",
     severity=Severity.HIGH,
-    reads=("libvirt_access", "libvirt_conf", "polkit_rules"),
+    reads=("libvirt_access", "libvirt_accounts", "libvirt_conf", "polkit_rules"),
     params={"allowed_members": Items(None, Text(""))},
 )
 def test_who_controls_libvirt(host: Host, params: Params) -> None:
@@ -531,8 +533,8 @@ def test_who_controls_libvirt(host: Host, params: Params) -> None:
         Read-write sockets that are open to everybody are guarded by polkit (the default where its action file is installed) or
         SASL; with auth_unix_rw none they have mode 0770 at most and a group of their own. Sockets for administration, and those
         of virtlogd and virtlockd, are for their owner only. Members of the groups libvirt and libvirtd, by primary group too,
-        are all in allowed_members, when that is given. Rules of this site for polkit that name org.libvirt are a warning: read
-        them.
+        are all in allowed_members, when that is given; where accounts come from elsewhere than files (LDAP, SSSD while it runs),
+        this needs --kvmcheck-active. Rules of this site for polkit that name org.libvirt are a warning: read them.
 
     Why it matters
         Whoever may define a domain can read and write every disk of the host.
@@ -566,6 +568,7 @@ def test_who_controls_libvirt(host: Host, params: Params) -> None:
             for name, group in sorted(controlling_groups(host).items()):
                 strangers = [member for member in group.members if member not in params.allowed_members]
                 findings.fail_if(bool(strangers), f"{host}: {', '.join(strangers)} may control libvirt, as members of {name}.")
+            findings.unknown(accounts_not_asked(host))
         rules = host.evidence.text("polkit_rules").split("\n")
         told = ", ".join(sorted(filter(None, rules)))
         findings.warn_if(bool(told), f"{host}: rules of polkit name libvirt, read them: {told}.")
@@ -823,7 +826,7 @@ def has_keys(host: Host) -> str | None:
     "KVM-SEC-010",
     title="Keys and secrets have strict permissions, and certificates are valid",
     severity=Severity.HIGH,
-    reads=("certificates", "key_modes", "now", "hostname_fqdn"),
+    reads=("certificates", "key_modes", "now", "hostname", "hostname_fqdn", "name_service", "etc_hosts", "ip_addr"),
     params={"min_days": Number(30, 1, 366)},
     applies=has_keys,
 )
@@ -833,7 +836,7 @@ def test_keys_and_certificates(host: Host, params: Params) -> None:
     What it checks
         Private keys of libvirt and QEMU, and libvirt's secrets, give nothing to others, and at most reading to the group of
         QEMU; /etc/libvirt/secrets is for its owner only. Every certificate is valid now and for min_days to come, and those of
-        the servers are for the name of this host.
+        the servers are for the name of this host (its full name, where the host's files or --kvmcheck-active tell it).
 
     Why it matters
         Expired certificates end migration and remote management without warning; a readable key ends their secrecy.
@@ -864,7 +867,7 @@ def test_keys_and_certificates(host: Host, params: Params) -> None:
                     )
                 findings.fail_if(item.not_before_s > now, f"{host}: {path} ({item.subject}) is not valid yet.")
             if re.search(r"server-?cert\.pem$", path):
-                name = host.evidence.text("hostname_fqdn").strip()
+                name = full_name(host)
                 told = ", ".join(chain[0].names) or "nobody"
                 findings.fail_if(not chain[0].is_for(name), f"{host}: {path} is for {told}, expected {name}.")
         for path, access in sorted(_secret_files(host).items()):

@@ -705,7 +705,8 @@ def test_updates(host: Host, params: Params) -> None:
     What it checks
         A package repository is enabled, its metadata were fetched within max_metadata_age_days, and at most max_pending
         packages of kernel, QEMU, libvirt, microcode and firmware wait with a security update, those on hold among them. Only
-        caches are read; nothing is fetched. Where no repository tells security updates apart (CentOS, or sources of apt
+        what is kept on the disk is read, nothing is fetched: of dnf and zypper the advisories of enabled repositories, which are
+        compared with the installed packages. Where no repository tells security updates apart (CentOS, or sources of apt
         without that suite), or the configuration leaves such packages out (excludepkgs of dnf, pins of apt, locks of
         zypper), what waits is unknown.
 

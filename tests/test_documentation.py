@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_kvmcheck import catalog
 from pytest_kvmcheck.registry import HEADINGS, Check
+from pytest_kvmcheck.reports import touches
 from pytest_kvmcheck.subjects import LISTERS
 
 #: Subjects that there are none of without domains: only their fixes can name one.
@@ -36,3 +39,8 @@ def test_fix_tells_now_later_back_and_how_to_verify(check: Check) -> None:
 def test_fix_names_a_domain_only_where_there_is_one(check: Check) -> None:
     if check.scope not in OF_A_DOMAIN:
         assert "$DOM" not in check.sections["How to fix"]
+
+
+def test_the_page_of_what_is_touched_is_as_the_list_says() -> None:
+    page = Path(__file__).parents[1].joinpath("docs/touches.md").read_text("utf-8")
+    assert page == touches.page(), "run: python -m pytest_kvmcheck.reports.touches >docs/touches.md"

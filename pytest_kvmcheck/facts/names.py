@@ -1,6 +1,7 @@
-"""Names and addresses: ``getent``, ``/etc/hosts``, ``ip -j addr``.
+"""Names and addresses: ``getent``, ``/etc/hosts``, ``/etc/nsswitch.conf``, ``ip -j addr``.
 
-Source: getent(1), hosts(5), ip-address(8). The probe ``name_lookup`` ends each answer of getent with ``rc=N``; 2 means that
+Source: getent(1), hosts(5), nsswitch.conf(5), ip-address(8).
+The probe ``name_lookup`` ends each answer of getent with ``rc=N``; 2 means that
 there is no such name.
 
 >>> parse_getent("192.0.2.7       STREAM kvm01.example\\n192.0.2.7       DGRAM\\nrc=0\\n")
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
@@ -51,22 +53,61 @@ def parse_getent(text: str) -> Lookup:
     return Lookup(code, tuple(dict.fromkeys(addresses)), tuple(dict.fromkeys(names)))
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A line of /etc/hosts: the address, and its names as they are written, the full one first."""
+
+    address: str
+    names: tuple[str, ...]
+
+
 @empty_is_an_answer("the file names nobody")
 @takes_any_line("the resolver passes over lines that are no entries")
-def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
-    """Return the addresses by name; other lines are left out, as the resolver does. Raises :class:`ParseError` for binary texts."""
+def parse_entries(text: str) -> tuple[Entry, ...]:
+    """Return the entries; other lines are left out, as the resolver does. Raises :class:`ParseError` for binary texts.
+
+    >>> parse_entries("127.0.0.1 localhost # me\\n192.0.2.7 kvm01.example kvm01\\n")[1]
+    Entry(address='192.0.2.7', names=('kvm01.example', 'kvm01'))
+    """
     if "\0" in text:
         raise ParseError("not a text file")
-    found: dict[str, list[str]] = {}
+    found = []
     for line in text.splitlines():
         address, *names = line.partition("#")[0].split() or [""]
         try:
-            shown = _address(address)
+            found.append(Entry(_address(address), tuple(names)))
         except ParseError:
             continue
-        for name in names:
-            found.setdefault(name.lower(), []).append(shown)
+    return tuple(found)
+
+
+@empty_is_an_answer("the file names nobody")
+@takes_any_line("the resolver passes over lines that are no entries")
+def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the addresses by name, in small letters. Raises :class:`ParseError` for binary texts."""
+    found: dict[str, list[str]] = {}
+    for entry in parse_entries(text):
+        for name in entry.names:
+            found.setdefault(name.lower(), []).append(entry.address)
     return {name: tuple(dict.fromkeys(addresses)) for name, addresses in found.items()}
+
+
+@empty_is_an_answer("the defaults of glibc hold")
+@takes_any_line("the resolver passes over lines that it does not understand")
+def parse_sources(text: str) -> tuple[str, ...]:
+    """Return where host names are looked for, in order, without what is done about the answers: ``files`` and ``dns`` by default.
+
+    Raises :class:`ParseError` for binary texts.
+
+    >>> parse_sources("passwd: files\\nhosts: files mdns4_minimal [NOTFOUND=return] dns # as Debian has it\\n")
+    ('files', 'mdns4_minimal', 'dns')
+    """
+    if "\0" in text:
+        raise ParseError("not a text file")
+    for line in text.splitlines():
+        if match := re.match(r"\s*hosts:(.*)", line.partition("#")[0]):
+            return tuple(re.sub(r"\[[^]]*\]", " ", match[1]).split())
+    return ("files", "dns")
 
 
 def parse_addresses(text: str) -> frozenset[str]:

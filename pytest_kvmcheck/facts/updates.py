@@ -1,7 +1,8 @@
 r"""Package repositories and what waits to be installed, by apt, dnf (or yum) and zypper.
 
-Source: apt-get(8), sources.list(5), dnf(8), zypper(8). The probe adds ``rc=N`` to the answer of a command. A security update is one
-whose origin (apt), advisory (dnf) or category (zypper) says so.
+Source: apt-get(8), sources.list(5), dnf(8), zypper(8), dnf.conf(5). The probe adds ``rc=N`` to the answer of a command. A security
+update is one whose origin (apt) or advisory (dnf, zypper) says so. dnf and zypper are not asked any more, as they write: the probe
+reads their repositories and advisories. What they themselves told stands in recordings of before.
 
 >>> parse_apt_sources("file /etc/apt/sources.list\ndeb http://deb.debian.org/debian bookworm main\n--\n"
 ...                   "file /etc/apt/sources.list.d/x.sources\nEnabled: no\nTypes: deb\nURIs: http://x\nSuites: y\n")
@@ -12,6 +13,13 @@ whose origin (apt), advisory (dnf) or category (zypper) says so.
 ... '''
 >>> parse_apt_pending(text)
 ('qemu-system-x86',)
+>>> text = "file /etc/yum.repos.d/rocky.repo\n[baseos]\n[crb]\nenabled=0\n"
+>>> parse_repo_files(text)
+('baseos',)
+>>> parse_waiting("waits kernel-core /var/cache/dnf/baseos-522ed8e2b2f761ff/repodata/1-updateinfo.xml.gz\ninstalled 812\nrc=0\n")
+(Waiting(package='kernel-core', path='/var/cache/dnf/baseos-522ed8e2b2f761ff/repodata/1-updateinfo.xml.gz'),)
+>>> cached("/var/cache/dnf/baseos-522ed8e2b2f761ff/repodata/repomd.xml"), cached("/var/cache/zypp/raw/repo-oss/cookie")
+('baseos', 'repo-oss')
 >>> parse_dnf_pending("RLSA-2023:5244 Important/Sec. kernel-core-5.14.0-284.30.1.el9_2.x86_64\nrc=0\n")
 ('kernel-core',)
 >>> parse_dnf_repos("repo id                 repo name\nbaseos                  Rocky Linux 9 - BaseOS\nrc=0\n")
@@ -29,7 +37,9 @@ whose origin (apt), advisory (dnf) or category (zypper) says so.
 
 from __future__ import annotations
 
+import fnmatch
 import re
+from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.exitcode import ended_well
@@ -102,6 +112,58 @@ def parse_apt_pending(text: str) -> tuple[str, ...]:
         if re.search(r"security", match[2], re.IGNORECASE):
             found.append(match[1])
     return tuple(found)
+
+
+@empty_is_an_answer("no repository is enabled")
+def parse_repo_files(text: str) -> tuple[str, ...]:
+    """Return the ids of the repositories that .repo files enable: those that none of them disables. Raises :class:`ParseError`.
+
+    What comes later overrides, as in /etc/dnf/repos.override.d, where an id may be a pattern.
+    """
+    found: dict[str, bool] = {}
+    ids: list[str] = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if line.startswith("file /"):
+            ids = []
+        elif match := re.fullmatch(r"\[([^\]]+)\]", line):
+            ids = fnmatch.filter(found, match[1]) if "*" in match[1] else [] if match[1] == "main" else [match[1]]
+            for name in ids:
+                found.setdefault(name, True)
+        elif match := re.fullmatch(r"enabled\s*[=:]\s*(\S*)", line):
+            for name in ids:
+                found[name] = match[1].lower() in ("1", "true", "yes", "on")
+        else:
+            raise ParseError(f"not a repository: {line[:60]!r}")
+    return tuple(name for name, enabled in found.items() if enabled)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A package with a security update that waits, and the file with its advisory."""
+
+    package: str
+    path: str
+
+
+def parse_waiting(text: str) -> tuple[Waiting, ...]:
+    """Return what waits by the advisories that are kept. Raises :class:`ParseError`, also when rpm tells of no package at all."""
+    found, installed = [], 0
+    for line in ended_well(text, "reading advisories"):
+        if match := re.fullmatch(r"waits (\S+) (/\S+)", line):
+            found.append(Waiting(match[1], match[2]))
+        elif match := re.fullmatch(r"installed (\d{1,6})", line, re.ASCII):
+            installed = int(match[1])
+        else:
+            raise ParseError(f"not an advisory: {line[:60]!r}")
+    if not installed:
+        raise ParseError("rpm tells of no package")
+    return tuple(found)
+
+
+def cached(path: str) -> str:
+    """Return the id of the repository whose metadata *path* is part of, as dnf, yum and zypper lay them out; empty for others."""
+    match = re.match(r"/var/cache/(?:(?:dnf|libdnf5)/(.+)-[0-9a-f]{16}/|yum/[^/]+/[^/]+/([^/]+)/|zypp/raw/([^/]+)/)", path)
+    return next(filter(None, match.groups()), "") if match else ""
 
 
 @empty_is_an_answer("no repository is enabled")

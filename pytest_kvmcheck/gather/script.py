@@ -30,6 +30,7 @@ from itertools import count
 
 from pytest_kvmcheck.evidence import RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED
 from pytest_kvmcheck.probes import MAX_BYTES, Probe, Root
+from pytest_kvmcheck.probes.quiet import QUIET
 
 #: Standard error beyond this is cut.
 STDERR_BYTES = 2048
@@ -64,6 +65,7 @@ SECRET_ROOM = 80
 #   g FILE|GLOB...   print files as path:line
 #   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
 #   rnd              make a secret; without /proc of random bytes, less what has a meaning in URIs and patterns
+#   named, awake     see probes/quiet.py
 #   s PROBE, z       begin the first answer of a batch, and end the last, on both streams; y PROBE ends one and begins the next
 HELPERS = f"""\
 denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
@@ -110,7 +112,7 @@ g() {{
   done
   [ "$r" ] && return 0; [ "$x" ] && return {RC_DENIED}; return {RC_NOTHING_THERE}
 }}
-"""
+{QUIET}"""
 
 
 def _kind(probe: Probe) -> Batches | None:

@@ -16,12 +16,13 @@ from pytest_kvmcheck.probes.security import SECURITY
 from pytest_kvmcheck.probes.services import SERVICES
 from pytest_kvmcheck.probes.storage import STORAGE
 from pytest_kvmcheck.probes.system import SYSTEM
+from pytest_kvmcheck.probes.updates import UPDATES
 
 __all__ = ["MAX_BYTES", "PROBES", "Probe", "Root", "probes_for"]
 
 #: Systemd first: it must be asked before anything starts an idle daemon.
 _AREAS = (
-    *(SERVICES, SYSTEM, CPU, MEMORY, CLOCK, STORAGE, LIBVIRT),
+    *(SERVICES, UPDATES, SYSTEM, CPU, MEMORY, CLOCK, STORAGE, LIBVIRT),
     *(PLACEMENT, DISKS, NETWORK, LOGS, SECURITY, GUEST),
 )
 PROBES: dict[str, Probe] = {

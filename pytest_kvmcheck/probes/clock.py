@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, file, files, shell
 
+
+def _chronyc(what: str) -> str:
+    """Return the script that asks chronyd by UDP on the loopback: chronyc of root would otherwise make a socket file of its own.
+
+    Where chronyd takes no commands by UDP (cmdport 0), only that socket is left. chronyc prints its own errors on standard
+    output, so the exit code decides.
+    """
+    return (
+        "command -v chronyc >/dev/null || { echo 'chronyc: not found' >&2; exit 127; }\n"
+        f"o=$(chronyc -h 127.0.0.1 -n -c {what}) r=$?\n"
+        f"[ $r = 0 ] || [ ! -w /run/chrony/chronyd.sock ] || {{ o=$(chronyc -n -c {what}) r=$?; }}\n"
+        "printf '%s\\n' \"$o\"; exit $r"
+    )
+
+
 CLOCK: tuple[Probe, ...] = (
     # The controller notes when it asked and when this answer arrived (gather/live.py): what lies between is the doubt.
     shell(
@@ -20,9 +35,9 @@ CLOCK: tuple[Probe, ...] = (
         "the kernel's clock source",
         roles=EVERYWHERE,
     ),
-    # chronyc prints its own errors on standard output, so the exit code decides.
-    command("chrony_tracking", "chronyc -n -c tracking", "chrony: reference, offset and error of the clock", roles=EVERYWHERE),
-    command("ntpd_variables", "ntpq -c rv", "ntpd: reference, offset and error of the clock", roles=EVERYWHERE),
+    shell("chrony_tracking", _chronyc("tracking"), "chrony: reference, offset and error of the clock", roles=EVERYWHERE),
+    # An address, as a name could make it ask DNS.
+    command("ntpd_variables", "ntpq -n -c rv 127.0.0.1", "ntpd: reference, offset and error of the clock", roles=EVERYWHERE),
     # systemd before 239 has no such file: then it is not known, while no stamp beside a running daemon says that it never did.
     shell(
         "timesyncd_stamp",
@@ -32,14 +47,14 @@ CLOCK: tuple[Probe, ...] = (
         "when systemd-timesyncd last set the clock",
         roles=EVERYWHERE,
     ),
-    command(
+    shell(
         "chrony_sources",
-        "chronyc -n -c sources",
+        _chronyc("sources"),
         "chrony: the servers and reference clocks, and how they answer",
         roles=EVERYWHERE,
     ),
     files("ptp_clocks", "/sys/class/ptp/ptp*/clock_name", "PTP hardware clocks", roles=EVERYWHERE),
-    command("ntpd_peers", "ntpq -pn", "ntpd: the servers, and how they answer", sos=("sos_commands/ntp/ntpq_-pn",)),
+    command("ntpd_peers", "ntpq -pn 127.0.0.1", "ntpd: the servers, and how they answer", sos=("sos_commands/ntp/ntpq_-pn",)),
     files(
         "chrony_conf",
         "/etc/chrony.conf /etc/chrony.d/*.conf /etc/chrony/chrony.conf /etc/chrony/conf.d/*.conf",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, command, files, shell
+from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, files, shell
 
 _CPU = "/sys/devices/system/cpu"
 
@@ -23,10 +23,21 @@ CPU: tuple[Probe, ...] = (
         "KVM modules, loaded or built in",
     ),
     files("kvm_params", "/sys/module/kvm*/parameters/*", "parameters of the KVM modules"),
-    command("dev_kvm", "stat -c '%F %t:%T %a %U %G' /dev/kvm", "the KVM device node (never opened)"),
+    shell(
+        "dev_kvm",
+        "o=$(stat -c '%u %g %F %t:%T %a' /dev/kvm) || exit\n"
+        "printf '%s\\n' \"$o\" | named 1 2 | while read -r u g o; do printf '%s\\n' \"$o $u $g\"; done",
+        "the KVM device node (never opened)",
+    ),
     shell(
         "qemu_user",
-        "id libvirt-qemu 2>/dev/null || id qemu 2>/dev/null || { echo 'neither libvirt-qemu nor qemu' >&2; exit 66; }",
+        "{ [ -r /etc/passwd ] && [ -r /etc/group ]; } || exit 66\n"
+        'awk -F: \'FILENAME == "/etc/passwd" {'
+        ' if ($1 == "libvirt-qemu" || ($1 == "qemu" && !u)) { u = $1; i = $3; g = $4 }; next }\n'
+        '  !u { exit } $3 == g { n = $1 } index("," $4 ",", "," u ",") && $3 != g { m = m "," $3 "(" $1 ")" }\n'
+        '  END { if (!u) exit 66; g = g (n == "" ? "" : "(" n ")"); print "uid=" i "(" u ") gid=" g " groups=" g m }\''
+        " /etc/passwd /etc/group; r=$?\n"
+        "[ $r = 0 ] || echo 'neither libvirt-qemu nor qemu is in /etc/passwd' >&2; exit $r",
         "the account QEMU runs as, and its groups",
     ),
     files("vulnerabilities", "/sys/devices/system/cpu/vulnerabilities/*", "CPU vulnerabilities and mitigations"),
@@ -68,12 +79,12 @@ CPU: tuple[Probe, ...] = (
     # Whether somebody limits the latency of all CPUs. The limit itself could only be read by opening the device.
     shell(
         "dma_latency_holders",
-        "$SUDO ls -l /proc/[0-9]*/fd 2>/dev/null | grep -E '^/proc/1/fd:$|/dev/cpu_dma_latency$'; exit 0",
+        "$SUDO ls -ln /proc/[0-9]*/fd 2>/dev/null | grep -E '^/proc/1/fd:$|/dev/cpu_dma_latency$'; exit 0",
         "processes that hold /dev/cpu_dma_latency open (the device is never opened)",
         root=Root.MUST,
         timeout_s=20,
         when=f"[ -d {_CPU}/cpu0/cpuidle/state1 ]",
-        sudo=("ls -l /proc/[0-9]*/fd",),
+        sudo=("ls -ln /proc/[0-9]*/fd",),
     ),
     shell(
         "iommu_groups",

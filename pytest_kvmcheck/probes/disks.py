@@ -87,7 +87,19 @@ heads() {{
 }}
 """
 
-_LVS = "lvs --reportformat json -o vg_name,lv_name,lv_active,segtype,data_percent,metadata_percent"
+#: LVM keeps hints and locks on the disk unless it is told not to. Releases that know no such option would refuse all.
+_LVS = "lvs{} --reportformat json -o vg_name,lv_name,lv_active,segtype,data_percent,metadata_percent"
+_PVS = "pvs{} --reportformat json -o pv_name,vg_name"
+_QUIETLY = " --nohints --nolocking"
+
+
+def _lvm(command: str) -> str:
+    """Return the script that asks LVM, where it can be told so without a trace."""
+    return (
+        f"o=$($SUDO {command.format(_QUIETLY)} 2>&1)\n"
+        f"case $o in *'nrecognized option'*) o=$($SUDO {command.format('')} 2>&1) ;; esac; printf '%s\\n' \"$o\"\n"
+    )
+
 
 DISKS: tuple[Probe, ...] = (
     shell(
@@ -160,8 +172,7 @@ DISKS: tuple[Probe, ...] = (
     shell(
         "lvm",
         "command -v lvs >/dev/null || { echo 'lvs: not found' >&2; exit 127; }\n"
-        f"echo @@$N lvs; $SUDO {_LVS} 2>&1\n"
-        "echo @@$N pvs; $SUDO pvs --reportformat json -o pv_name,vg_name 2>&1\n"
+        f"echo @@$N lvs\n{_lvm(_LVS)}echo @@$N pvs\n{_lvm(_PVS)}"
         "echo @@$N config; lvmconfig --typeconfig full devices/use_devicesfile devices/filter devices/global_filter"
         " devices/scan_lvs 2>/dev/null\n"
         "exit 0",
@@ -170,9 +181,6 @@ DISKS: tuple[Probe, ...] = (
         root=Root.MUST,
         timeout_s=20,
         alone=True,
-        sudo=(
-            _LVS,
-            "pvs --reportformat json -o pv_name,vg_name",
-        ),
+        sudo=tuple(command.format(option) for command in (_LVS, _PVS) for option in (_QUIETLY, "")),
     ),
 )

@@ -50,7 +50,7 @@ LIBVIRT: tuple[Probe, ...] = (
     shell(
         "virsh",
         NEEDS_VIRSH + f'{ASK} "'
-        f"{section('uri')} uri; {section('version')} version; {section('hostname')} hostname;"
+        f"{section('uri')} uri; {section('version')} version;"
         f" {section('all')} list --all --uuid; {section('running')} list --uuid;"
         f" {section('autostart')} list --all --autostart --uuid; {section('persistent')} list --all --persistent --uuid;"
         # The last one: where KVM hangs, libvirt tries each QEMU for as long as a minute.
@@ -100,7 +100,7 @@ LIBVIRT: tuple[Probe, ...] = (
     # UUIDs, as names are chosen by strangers and virsh would take a quote in one for its own.
     shell(
         "objects",
-        NEEDS_VIRSH +
+        NEEDS_VIRSH + "awake virtnetworkd virtstoraged virtsecretd virtnwfilterd || exit 1\n"
         # The lists are answers of their own: with a secondary daemon down, one of them is an error.
         f'n=$({VIRSH} "net-list --all --uuid; echo @; pool-list --all --uuid" 2>&1); r=$?\n'
         "case $n in *'connect to the hypervisor'*) r=1 ;; *@*) r=0 ;; esac\n"
@@ -166,14 +166,14 @@ LIBVIRT: tuple[Probe, ...] = (
         '  [ -e "$f" ] || continue; case ${f##*/} in driver.pid) continue ;; esac\n'
         '  read -r p <"$f" || [ "$p" ] || continue; case $k in *" $p "*) continue ;; esac; k="$k$p "\n'
         "  echo @@$N $p\n"
-        "  l=$($SUDO ls -l /proc/$p/fd 2>/dev/null) && echo fds $(printf '%s\\n' \"$l\" | grep -c vhost-net)\n"
+        "  l=$($SUDO ls -ln /proc/$p/fd 2>/dev/null) && echo fds $(printf '%s\\n' \"$l\" | grep -c vhost-net)\n"
         "  echo threads $(grep -l '^vhost-' /proc/[0-9]*/comm /proc/$p/task/*/comm 2>/dev/null |"
         ' while read -r c; do read -r n <"$c"; [ "$n" = "vhost-$p" ] && echo; done | wc -l)\n'
         "done; exit 0",
         "vhost-net descriptors and threads of the running QEMU processes",
         keyed=True,
         root=Root.MAY,
-        sudo=("ls -l /proc/[0-9]*/fd",),
+        sudo=("ls -ln /proc/[0-9]*/fd",),
     ),
     shell(
         "vhost_net",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, file, files, shell
+from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, file, files, shell
 
 #: The running QEMU processes of the system's libvirt, their PIDs between blanks.
 _KNOWN = """\
@@ -53,12 +53,14 @@ MEMORY: tuple[Probe, ...] = (
         roles=EVERYWHERE,
     ),
     files("limits_conf", "/etc/security/limits.conf /etc/security/limits.d/*.conf", "limits of logins"),
-    command(
+    # Without the kernel's copy of these tables, dmidecode looks for them in /dev/mem.
+    shell(
         "memory_modules",
-        "dmidecode -t 17",
+        'd=/sys/firmware/dmi/tables/DMI; [ -e $d ] || { echo "$d is not there" >&2; exit 66; }\n$SUDO dmidecode -t 17',
         "memory modules by the firmware",
         root=Root.MUST,
         sos=("dmidecode", "sos_commands/hardware/dmidecode"),
+        sudo=("dmidecode -t 17",),
     ),
     shell("numad", "command -v numad || echo -", "whether numad is installed"),
     # Walks page tables with a lock held: not where latency is promised. sudo rules with a wildcard would open other files too.

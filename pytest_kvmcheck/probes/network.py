@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, command, file, files, shell
+from pytest_kvmcheck.probes.quiet import RPM_SYSTEM, UNPRIVILEGED
 
 NETWORK: tuple[Probe, ...] = (
     command("hostname", "hostname", "the host's name", sos=("sos_commands/host/hostname",)),
-    command("hostname_fqdn", "timeout 5 hostname -f", "the host's full name"),
+    # What the files do not tell, only DNS can: it is asked on request.
+    files("name_service", "/etc/nsswitch.conf", "where the host looks for names, and in which order"),
+    command("hostname_fqdn", "timeout 5 hostname -f", "the host's full name, by DNS as well", active=True),
     command("ip_addr", "ip -j addr", "addresses of the host"),
     command("ip_link", "ip -j -d link", "network devices: MTU, state, bridges, bonds, VLANs, taps", max_bytes=4 * MAX_BYTES),
     command("ip_route", "ip -j route", "routes"),
@@ -135,8 +138,8 @@ NETWORK: tuple[Probe, ...] = (
     shell(
         "device_places",
         "[ -d /sys/class/net ] || exit 66\n"
-        "ls -l /sys/class/net /sys/class/block /sys/bus/pci/devices 2>/dev/null\n"
-        "ls -ld /sys/bus/pci/devices/*/virtfn* 2>/dev/null; exit 0",
+        "ls -ln /sys/class/net /sys/class/block /sys/bus/pci/devices 2>/dev/null\n"
+        "ls -lnd /sys/bus/pci/devices/*/virtfn* 2>/dev/null; exit 0",
         "on which PCI device network and block devices are, and which virtual functions belong to which card",
         roles=EVERYWHERE,
         max_bytes=4 * MAX_BYTES,
@@ -151,11 +154,19 @@ NETWORK: tuple[Probe, ...] = (
         "for a in $(timeout 5 getent ahosts $n | while read -r a _; do echo $a; done | sort -u); do\n"
         "  echo @@$N reverse/$a; timeout 5 getent hosts $a; echo rc=$?\n"
         "done; exit 0",
-        "what the host's name resolves to, and back",
+        "what the host's name resolves to, and back, by DNS as well",
         keyed=True,
         timeout_s=30,
+        active=True,
     ),
-    command("listeners", "ss -Hltn", "listening TCP sockets", sos=("sos_commands/networking/ss_-peaonmi",)),
+    # ss would open a socket for diagnosis, for which the kernel may load modules. The first line proves that the table was read.
+    shell(
+        "listeners",
+        "[ -r /proc/net/tcp ] || exit 66\n"
+        "grep -hsE '^ *sl |^ *[0-9]+: [0-9A-F]+:[0-9A-F]+ [0-9A-F]+:0000 0A ' /proc/net/tcp /proc/net/tcp6; exit 0",
+        "listening TCP sockets",
+        sos=("sos_commands/networking/ss_-peaonmi",),
+    ),
     file("machine_id", "/etc/machine-id", "identity of the installation", roles=EVERYWHERE),
     files(
         "ssh_host_keys",
@@ -169,8 +180,8 @@ NETWORK: tuple[Probe, ...] = (
     files("product_uuid", "/sys/class/dmi/id/product_uuid", "UUID by the firmware", root=Root.MAY),
     shell(
         "packages",
-        "if command -v rpm >/dev/null && rpm -q glibc >/dev/null 2>&1; then\n"
-        "  rpm -qa --qf '%{NAME} %{VERSION}-%{RELEASE}\\n' 'qemu-kvm*' 'libvirt-daemon*' 'edk2*' 'seabios*'\n"
+        f"{UNPRIVILEGED}if {RPM_SYSTEM}; then\n"
+        "  $D rpm -qa --qf '%{NAME} %{VERSION}-%{RELEASE}\\n' 'qemu-kvm*' 'libvirt-daemon*' 'edk2*' 'seabios*'\n"
         "elif command -v dpkg-query >/dev/null; then\n"
         "  dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n' 'qemu-system*' 'libvirt-daemon*' ovmf seabios"
         ' 2>/dev/null | while read -r s p v; do [ "$s" = ii ] && echo $p $v; done\n'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import Probe, Root, command, files
+from pytest_kvmcheck.probes.model import Probe, Root, files, shell
+from pytest_kvmcheck.probes.virsh import NEEDS_VIRSH
 
 PLACEMENT: tuple[Probe, ...] = (
     files(
@@ -17,12 +18,13 @@ PLACEMENT: tuple[Probe, ...] = (
         "which CPUs irqbalance leaves alone",
     ),
     # libvirt refuses this one on a read-only connection (docs/decisions/0010-domcapabilities.md).
-    command(
+    shell(
         "domcapabilities",
-        "virsh -c qemu:///system domcapabilities",
+        f"{NEEDS_VIRSH}$SUDO virsh -c qemu:///system domcapabilities",
         "libvirt: the CPU models that this host can run",
         sos=("sos_commands/virsh/virsh_-r_domcapabilities",),
         root=Root.MAY,
+        sudo=("virsh -c qemu:///system domcapabilities",),
         timeout_s=30,
         alone=True,
     ),

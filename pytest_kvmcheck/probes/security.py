@@ -41,16 +41,32 @@ SECURITY: tuple[Probe, ...] = (
     shell(
         "libvirt_access",
         "[ -d /run ] || exit 66\n"
-        "echo @@$N sockets; stat -c '%a %U %G %F|%n' /run/libvirt/*-sock /run/libvirt/*-sock-ro 2>/dev/null\n"
+        "{ [ -r /etc/group ] && [ -r /etc/passwd ]; } || exit 1\n"
+        "echo @@$N sockets; stat -c '%a %u %g %F|%n' /run/libvirt/*-sock /run/libvirt/*-sock-ro 2>/dev/null | named 2 3\n"
+        "echo @@$N groups; grep -E '^libvirtd?:' /etc/group\n"
+        "echo @@$N primary\n"
+        'awk -F: \'FILENAME == "/etc/group" { if ($1 ~ /^libvirtd?$/) G[$3]; next } $4 in G { print $1 ":" $4 }\''
+        " /etc/group /etc/passwd\n"
+        # sssd is named in many files and runs on few hosts.
+        "echo @@$N elsewhere; x=; [ ! -r /etc/nsswitch.conf ] ||\n"
+        'while read -r k l; do case $k in passwd:|group:|initgroups:) x="$x ${l%%#*}" ;; esac; done </etc/nsswitch.conf\n'
+        "for w in $x; do case $w in \\[*|*\\]|files|systemd|db|altfiles|compat) ;;\n"
+        '  sss) p=; { read -r p </run/sssd.pid; } 2>/dev/null; [ "$p" ] && [ -d /proc/$p ] && echo sss ;;\n'
+        '  *) echo "$w" ;; esac; done | sort -u\n'
+        "echo @@$N polkit; p=/usr/share/polkit-1/actions/org.libvirt.unix.policy; [ -e $p ] && echo $p; exit 0",
+        "who may control libvirt: its sockets, the members of its groups by files, whether polkit guards it",
+        keyed=True,
+    ),
+    shell(
+        "libvirt_accounts",
         "g=$(timeout 5 getent group libvirt libvirtd) || [ $? = 2 ] || exit 1\n"
         "echo @@$N groups; printf '%s\\n' \"$g\"\n"
-        'i=; while IFS=: read -r _ _ n _; do [ "$n" ] && i="$i $n "; done <<E\n$g\nE\n'
-        "echo @@$N primary; timeout 5 getent passwd | while IFS=: read -r u _ _ n _; do\n"
-        '  case $i in *" $n "*) printf \'%s:%s\\n\' "$u" "$n" ;; esac; done\n'
-        "echo @@$N polkit; p=/usr/share/polkit-1/actions/org.libvirt.unix.policy; [ -e $p ] && echo $p; exit 0",
-        "who may control libvirt: its sockets, the members of its groups, whether polkit guards it",
+        "echo @@$N primary; { printf '%s\\n\\n' \"$g\"; timeout 5 getent passwd; } |"
+        " awk -F: 'b { if ($4 in G) print $1 \":\" $4; next } !NF { b = 1; next } { G[$3] }'; exit 0",
+        "members of libvirt's groups wherever the host looks for accounts, LDAP in the network as well",
         keyed=True,
         timeout_s=15,
+        active=True,
     ),
     shell(
         "polkit_rules",
@@ -71,7 +87,9 @@ SECURITY: tuple[Probe, ...] = (
         '  set -- "$@" "$f"; [ $# -lt 2000 ] || break; d=${f%/*}\n'
         '  while [ "$d" ]; do case "$s" in *"\n$d\n"*) break ;; esac\n'
         '    s="$s\n$d\n"; set -- "$@" "$d"; d=${d%/*}; done\ndone\nunset IFS\n'
-        "[ $# -gt 0 ] || exit 0\ntimeout 8 stat -L -c '%a %U %G %F|%n' -- \"$@\"; r=$?; [ $r -lt 124 ] && exit 0; exit $r",
+        "[ $# -gt 0 ] || exit 0\n"
+        'o=$(timeout 8 stat -L -c \'%a %u %g %F|%n\' -- "$@"); r=$?; [ -z "$o" ] || printf \'%s\\n\' "$o" | named 2 3\n'
+        "[ $r -lt 124 ] && exit 0; exit $r",
         "who may read the disk images and NVRAM of guests, and the directories above them",
         timeout_s=30,
         alone=True,
@@ -79,14 +97,15 @@ SECURITY: tuple[Probe, ...] = (
     ),
     shell(
         "pool_files",
-        NEEDS_VIRSH + f"u=$({VIRSH} pool-list --uuid) || exit 1\n"
+        NEEDS_VIRSH + f"awake virtstoraged || exit 1\nu=$({VIRSH} pool-list --uuid) || exit 1\n"
         'b=; for i in $u; do b="$b pool-dumpxml $i;"; done\n'
         f'p=; [ -z "$b" ] || p=$({VIRSH} "$b" 2>/dev/null | sed -nE \'s/^ *<path.(\\/[^<]*)<.*/\\1/p\' | sort -u)\n'
         "set --\nset -f; IFS='\n'\n"
         'for d in $p; do case $d in /dev/*|/) ;; *) [ -d "$d" ] && set -- "$@" "$d" ;; esac; done\nunset IFS; set +f\n'
         f'for d in {" ".join(STATE_DIRS)}; do [ -d $d ] && set -- "$@" $d; done\n'
         "[ $# -gt 0 ] || exit 0\n"
-        "f() { $SUDO timeout 10 find \"$@\" -printf '%y %m %u %T@ %s|%l|%p\\n'; }\n"
+        "f() { o=$($SUDO timeout 10 find \"$@\" -printf '%y %m %U %T@ %s|%l|%p\\n') r=$?\n"
+        '  [ -z "$o" ] || printf \'%s\\n\' "$o" | named 3 0; return $r; }\n'
         'a=; for d; do d=${d%/*}; while [ "$d" ]; do case "$a" in *"\n$d\n"*) break ;; esac; a="$a\n$d\n"; d=${d%/*}; done; done\n'
         'f "$@" -xdev -maxdepth 3 \\( -type d -o -type f -o -type l \\) || exit\n'
         "set -f; IFS='\n'; set -- $a; unset IFS\n"
@@ -102,7 +121,8 @@ SECURITY: tuple[Probe, ...] = (
         "key_modes",
         f'set --; for d in {_KEY_DIRS}; do [ -d $d ] && set -- "$@" $d; done\n'
         "[ $# -gt 0 ] || exit 0\n"
-        "$SUDO find -L \"$@\" -maxdepth 2 \\( -type d -o -type f \\) -printf '%y %m %u %g %p\\n'",
+        "o=$($SUDO find -L \"$@\" -maxdepth 2 \\( -type d -o -type f \\) -printf '%y %m %U %G %p\\n'); r=$?\n"
+        '[ -z "$o" ] || printf \'%s\\n\' "$o" | named 3 4; exit $r',
         "who may read private keys and secrets",
         root=Root.MUST,
         sudo=(),

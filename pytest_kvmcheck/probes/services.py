@@ -83,66 +83,13 @@ SERVICES: tuple[Probe, ...] = (
         '  [ -d /proc/$p ] && set -- "$@" $p\n'
         "done\n"
         "echo @@$N exe; [ $# -gt 0 ] || exit 0\n"
-        'l=; for p; do l="$l /proc/$p/exe"; done; $SUDO ls -l $l 2>&1\n'
+        'l=; for p; do l="$l /proc/$p/exe"; done; $SUDO ls -ln $l 2>&1\n'
         'echo @@$N libraries; l=; for p; do l="$l /proc/$p/maps"; done\n'
         f"$SUDO grep -HF '(deleted)' $l 2>&1 | grep -E '{DELETED_LIBRARY}|^(grep|sudo): '; exit 0",
         "programs and libraries of libvirt's daemons and of running guests that were replaced on the disk",
         keyed=True,
         root=Root.MUST,
-        sudo=("ls -l /proc/[0-9]*/exe", "grep -HF (deleted) /proc/[0-9]*/maps"),
-    ),
-    # Caches only, and nothing written: apt's own are switched off, zypper logs to nowhere, dnf would make a cache of its own
-    # for an ordinary user and is asked by root only.
-    shell(
-        "updates",
-        'q() { t=$1; shift; o=$(timeout $t "$@" 2>&1); r=$?; printf \'%s\\n\' "$o"; echo rc=$r; }\n'
-        "if command -v rpm >/dev/null && rpm -q glibc >/dev/null 2>&1; then\n"
-        "  if command -v zypper >/dev/null; then export ZYPP_LOGFILE=/dev/null\n"
-        "    echo @@$N zypper/repos; q 25 zypper --non-interactive --no-refresh -q lr -E\n"
-        "    echo @@$N zypper/pending; q 25 zypper --non-interactive --no-refresh -q lp -g security\n"
-        "    echo @@$N zypper/held; if [ -e /etc/zypp/locks ]; then\n"
-        "      sed -nE 's/^(type|match_type|solvable_name|query_string):/&/p; s/^[[:space:]]*$/--/p' /etc/zypp/locks 2>&1; fi\n"
-        "    echo @@$N zypper/times; stat -c '%Y %n' /var/cache/zypp/raw/*/cookie 2>/dev/null\n"
-        "  else\n"
-        "    echo @@$N dnf/times; stat -c '%Y %n' /var/cache/dnf/*/repodata/repomd.xml"
-        " /var/cache/libdnf5/*/repodata/repomd.xml /var/cache/yum/*/*/*/repomd.xml /var/cache/dnf/*/repodata/*updateinfo.xml*"
-        " /var/cache/libdnf5/*/repodata/*updateinfo.xml* /var/cache/yum/*/*/*/*updateinfo.xml* 2>/dev/null\n"
-        "    echo @@$N dnf/held; for f in /etc/dnf/dnf.conf /etc/dnf/libdnf5.conf.d/*.conf /etc/yum.conf; do\n"
-        '      [ -e "$f" ] || continue\n'
-        '      k=; while IFS= read -r l || [ "$l" ]; do\n'
-        "        case $l in exclude*|includepkgs*) k=1 ;; [[:space:]]*) ;; *) k= ;; esac; [ ! $k ] || printf '%s\\n' \"$l\"\n"
-        '      done 2>/dev/null <"$f" || echo "$f: Permission denied"; done\n'
-        "    d=; command -v yum >/dev/null && d=yum; command -v dnf >/dev/null && d=dnf\n"
-        "    [ $d ] || exit 0; echo @@$N dnf/repos\n"
-        '    if [ "$SUDO" ] || [ "$(id -u)" = 0 ]; then\n'
-        "      case $d in dnf) q 25 $SUDO dnf -C -q repolist --enabled;; *) q 25 $SUDO yum -C -q repolist enabled ;; esac\n"
-        "      echo @@$N dnf/pending; q 25 $SUDO $d -C -q updateinfo list --security\n"
-        "    else echo 'not asked without root: Permission denied'; echo rc=77; fi\n"
-        "  fi\n"
-        "elif command -v apt-get >/dev/null; then\n"
-        '  echo @@$N apt/sources; for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do [ -r "$f" ] || continue\n'
-        '    case $f in *.list|*.sources) ;; *) continue ;; esac; echo "file $f"; sed -nE'
-        " 's#//[^/@ ]*@#//#; s/^[[:space:]]*(deb[[:space:]]|Types:|URIs:|Suites:|Enabled:)/\\1/p; s/^[[:space:]]*$/--/p' \"$f\"\n"
-        "  done\n"
-        '  echo @@$N apt/lists; for f in /var/lib/apt/lists/*Release; do [ -e "$f" ] && echo "${f##*/}"; done\n'
-        "  echo @@$N apt/times; stat -c '%Y %n' /var/lib/apt/lists /var/lib/apt/lists/partial"
-        " /var/lib/apt/periodic/update-success-stamp 2>/dev/null\n"
-        "  echo @@$N apt/held; for f in /etc/apt/preferences /etc/apt/preferences.d/*; do\n"
-        '    case ${f##*/} in *.pref) ;; *.*) continue ;; esac; [ -e "$f" ] || continue; echo --\n'
-        "    sed -nE 's/^([Pp]ackage|[Pp]in|[Pp]in-[Pp]riority):/&/p; s/^[[:space:]]*$/--/p' \"$f\" 2>&1; done\n"
-        "  echo @@$N apt/pending; q 50 apt-get -s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache="
-        " --ignore-hold dist-upgrade | grep -E '^(Inst|E:|rc=)'\n"
-        "else echo 'neither apt, dnf nor zypper' >&2; exit 127; fi; exit 0",
-        "package repositories, the age of their metadata, and security updates that wait",
-        keyed=True,
-        timeout_s=60,
-        root=Root.MAY,
-        sudo=(
-            "dnf -C -q repolist --enabled",
-            "dnf -C -q updateinfo list --security",
-            "yum -C -q repolist enabled",
-            "yum -C -q updateinfo list --security",
-        ),
+        sudo=("ls -ln /proc/[0-9]*/exe", "grep -HF (deleted) /proc/[0-9]*/maps"),
     ),
     # Asking iptables or nft may load their modules: they are asked only about what is loaded.
     shell(

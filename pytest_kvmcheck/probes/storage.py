@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, files, shell
+from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, files, shell
 
 #: With multipathd stopped, ``multipathd show`` starts it through its socket and hides the fault.
 _MULTIPATHD_RUNS = '[ "$(systemctl is-active multipathd.service 2>/dev/null)" = active ]'
@@ -63,11 +63,15 @@ STORAGE: tuple[Probe, ...] = (
         when=_MULTIPATHD_RUNS,
         sudo=("multipathd show config local", "multipathd show config"),
     ),
-    command(
+    # dmsetup would make its device node and load its module where they are missing, and would find nothing there.
+    shell(
         "multipath_dmsetup",
-        "dmsetup status --target multipath",
+        "[ -d /sys/block ] || exit 66\n"
+        "grep -qs '^mpath-' /sys/block/dm-*/dm/uuid && [ -c /dev/mapper/control ] || { echo 'No devices found'; exit 0; }\n"
+        "$SUDO dmsetup status --target multipath",
         "multipath states by the kernel, for a host whose daemon is down",
         root=Root.MUST,
+        sudo=("dmsetup status --target multipath",),
     ),
     # Names of sessions, connections and remote ports hold colons, which part path and line in the answer of a file probe.
     shell(

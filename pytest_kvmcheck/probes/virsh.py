@@ -16,8 +16,8 @@ VIRSH = "virsh -r -c qemu:///system"
 #: The same for commands that begin sections. The environment of a process is not for other users, as its arguments are.
 ASK = "VIRSH_DEFAULT_CONNECT_URI=qemu:///system?$N virsh -r"
 
-#: Ends a script where there is no virsh.
-NEEDS_VIRSH = "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\n"
+#: Ends a script where there is no virsh, or where it would start what somebody stopped.
+NEEDS_VIRSH = "command -v virsh >/dev/null || { echo 'virsh: not found' >&2; exit 127; }\nawake || exit 1\n"
 
 #: Linux refuses an argument beyond 128 KiB, in which the commands of so many domains have room.
 _AT_ONCE = 100

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.probes import Probe, Root
+from pytest_kvmcheck.probes.touches import TOUCHES
 
 #: Where sudo finds what the probes run; its secure_path has both on every distribution with a merged /usr.
 _PLACES = {
@@ -44,6 +45,7 @@ def as_json(probes: Iterable[Probe]) -> list[dict[str, Any]]:
             "root": str(probe.root),
             "sudo": list(probe.sudo),
             "active": probe.active,
+            "touches": [{"what": touch.what, "why": touch.why} for touch in TOUCHES if probe.id in touch.probes],
             "timeout_s": probe.timeout_s,
             "max_bytes": probe.max_bytes,
             "roles": sorted(probe.roles),
@@ -60,6 +62,7 @@ def as_text(probes: Iterable[Probe]) -> str:
         lines = [f"{probe.id}: {probe.purpose}  (at most {probe.timeout_s} s, {probe.max_bytes // 1024} KiB{root})"]
         if probe.active:
             lines.append("    only with --kvmcheck-active: it sends packets")
+        lines += [f"    touches {touch.what}: {touch.why}" for touch in TOUCHES if probe.id in touch.probes]
         if probe.when:
             lines.append(f"    only if {probe.when}")
         shown = [f"read {path}" for path in probe.paths] if probe.reads_files else probe.script.splitlines()
@@ -67,7 +70,9 @@ def as_text(probes: Iterable[Probe]) -> str:
     head = (
         "@@$N starts a section of an answer, $N being a secret that the target makes; 'uri' is how virsh begins one. $SUDO is\n"
         "empty, or 'sudo -n' with --sudo. Around all of this run: sh, id, timeout (or setsid and sleep), head, cat,\n"
-        "base64 (or od) and, if it is there, gzip for answers that may be large.\n\n"
+        "base64 (or od) and, if it is there, gzip for answers that may be large.\n"
+        "named (awk) puts names for owners, by /etc/passwd and /etc/group; awake asks systemctl whether libvirt may be asked.\n"
+        "What is read is not changed. What a probe touches besides is told with it; docs/touches.md has the whole list.\n\n"
     )
     return head + "\n\n".join(blocks) + "\n"
 

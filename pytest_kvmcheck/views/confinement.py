@@ -115,9 +115,31 @@ def sockets(host: Host) -> dict[str, Access]:
 def controlling_groups(host: Host) -> dict[str, Group]:
     """The groups that may control libvirt by name, with those whose primary group it is."""
     host.evidence.text("libvirt_access")
-    found = host.evidence.parsed(f"libvirt_access{KEY_SEPARATOR}groups", parse_groups)
-    primary = host.evidence.parsed(f"libvirt_access{KEY_SEPARATOR}primary", parse_primary)
+    place = "libvirt_access" if _accounts_not_asked(host) else "libvirt_accounts"
+    found = host.evidence.parsed(f"{place}{KEY_SEPARATOR}groups", parse_groups)
+    primary = host.evidence.parsed(f"{place}{KEY_SEPARATOR}primary", parse_primary)
     return {name: Group(group.gid, tuple(sorted({*group.members, *primary.get(group.gid, ())}))) for name, group in found.items()}
+
+
+def _accounts_not_asked(host: Host) -> bool:
+    """Whether the host was not asked for accounts beyond its files: that may go out to the network, so it is done on request."""
+    record = host.evidence.records.get("libvirt_accounts")
+    return record is None or record.cause in (Cause.SKIPPED, Cause.NOT_COLLECTED)
+
+
+def accounts_not_asked(host: Host) -> EvidenceMissing | None:
+    """Return what is missing where members of libvirt's groups may come from elsewhere than files, and that was not asked."""
+    if not _accounts_not_asked(host):
+        host.evidence.text("libvirt_accounts")
+        return None
+    place = f"libvirt_access{KEY_SEPARATOR}elsewhere"
+    if place not in host.evidence.records:
+        return None  # an older recording: its groups are those of all sources
+    sources = host.evidence.text(place).split()
+    if not sources:
+        return None
+    seen = f"members that {', '.join(sources)} knows were not asked for: that takes --kvmcheck-active"
+    return EvidenceMissing(Cause.SKIPPED, seen, "libvirt_accounts")
 
 
 def polkit_guards(host: Host) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.ethtool import parse_count, parse_fastest
 from pytest_kvmcheck.facts.iplink import Link, parse_links
 from pytest_kvmcheck.facts.iproute import Interface, Route, Rule, egress, parse_interfaces, parse_routes, parse_rules
-from pytest_kvmcheck.facts.names import Lookup, parse_addresses, parse_getent, parse_hosts
+from pytest_kvmcheck.facts.names import Lookup, loopback, parse_addresses, parse_entries, parse_getent, parse_hosts, parse_sources
 from pytest_kvmcheck.facts.pci import PciDevice, Places, parse_pci, parse_places
 from pytest_kvmcheck.facts.team import Team, parse_team
 from pytest_kvmcheck.views.host import Host, fact
@@ -26,6 +27,88 @@ def static_names(host: Host) -> dict[str, tuple[str, ...]]:
     """Addresses by name in /etc/hosts."""
     files = host.evidence.files("etc_hosts")
     return parsing("etc_hosts", parse_hosts, files.need("/etc/hosts"))
+
+
+@dataclass(frozen=True)
+class OwnName:
+    """What the host takes for its own name, by its files: the full name, its addresses, and how they are called."""
+
+    full: str
+    addresses: tuple[str, ...]
+    called: dict[str, tuple[str, ...]]
+
+
+#: Sources of names that know guests and containers, or only names that end with .local.
+_BESIDE = ("mymachines", "libvirt", "libvirt_guest", "mdns", "mdns4", "mdns6", "mdns_minimal", "mdns4_minimal", "mdns6_minimal")
+
+
+def lookups_were_asked(host: Host) -> bool:
+    """Whether the host was asked what its name resolves to: that may go out to DNS, so it is done on request only."""
+    with host.evidence.quietly():
+        try:
+            return host.evidence.record("name_lookup").cause is not Cause.SKIPPED
+        except EvidenceMissing:
+            return False
+
+
+@fact
+def host_name(host: Host) -> str:
+    """The name that the kernel has for the host."""
+    name = host.evidence.text("hostname").strip()
+    if not name or len(name.split()) != 1:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"not a host name: {name[:60]!r}", "hostname")
+    return name
+
+
+@fact
+def own_name(host: Host) -> OwnName:
+    """What the host's files say of its own name, as the resolver reads them.
+
+    Source: nsswitch.conf(5), hosts(5), nss-myhostname(8). Raises :class:`EvidenceMissing` when only DNS, or another service, can
+    tell.
+    """
+    name = host_name(host)
+    conf = host.evidence.files("name_service").get("/etc/nsswitch.conf", "")
+    sources = parsing("name_service", parse_sources, conf)
+    text = host.evidence.files("etc_hosts").get("/etc/hosts", "")
+    entries = parsing("etc_hosts", parse_entries, text)
+    mine = [entry for entry in entries if name.lower() in map(str.lower, entry.names)]
+    for source in sources:
+        # systemd-resolved reads /etc/hosts too.
+        if mine and source in ("files", "resolve"):
+            found = tuple(dict.fromkeys(entry.address for entry in mine))
+            called: dict[str, tuple[str, ...]] = {}
+            for entry in entries:
+                called.setdefault(entry.address, entry.names)
+            return OwnName(mine[0].names[0], found, {address: called[address] for address in found})
+        if source == "myhostname":
+            found = tuple(sorted(address for address in addresses(host) if not loopback(address))) or ("127.0.0.2",)
+            return OwnName(name, found, dict.fromkeys(found, (name,)))
+        if source in ("files", "resolve", *_BESIDE) and not (source.startswith("mdns") and name.lower().endswith(".local")):
+            continue
+        break
+    who = "DNS" if "dns" in sources or "resolve" in sources else " or ".join(sources)[:80]
+    with host.evidence.quietly():
+        asked = "name_lookup" in host.evidence.records
+    why = ", and it is asked only with --kvmcheck-active" if asked else ""
+    seen = f"/etc/hosts does not name {name}: only {who} can tell what it resolves to{why}"
+    raise EvidenceMissing(Cause.SKIPPED if asked else Cause.NOT_COLLECTED, seen, "name_lookup")
+
+
+def full_name(host: Host) -> str:
+    """The host's full name: by ``hostname -f`` where that was asked, else by the files; the plain one where only DNS knows more."""
+    with host.evidence.quietly():
+        record = host.evidence.records.get("hostname_fqdn")
+    if record and record.cause not in (Cause.SKIPPED, Cause.NOT_COLLECTED):
+        return host.evidence.text("hostname_fqdn").strip()
+    if "." in host_name(host):
+        return host_name(host)
+    try:
+        return own_name(host).full
+    except EvidenceMissing as missing:
+        if missing.cause in (Cause.SKIPPED, Cause.NOT_COLLECTED):
+            return host_name(host)
+        raise
 
 
 def lookup(host: Host, what: str) -> Lookup:

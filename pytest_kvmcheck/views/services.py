@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
@@ -21,6 +22,8 @@ from pytest_kvmcheck.facts.systemstate import parse_failed, parse_state
 from pytest_kvmcheck.facts.taint import parse_tainted
 from pytest_kvmcheck.views.host import Host, fact
 from pytest_kvmcheck.views.identity import versions
+
+T = TypeVar("T")
 
 MONOLITHIC = ("libvirtd.service", "libvirtd.socket")
 MODULAR = ("virtqemud.service", "virtqemud.socket")
@@ -280,6 +283,8 @@ def repositories(host: Host) -> Repositories:
         "dnf": (updates.parse_dnf_repos, "repos"),
         "zypper": (updates.parse_zypper_repos, "repos"),
     }[tool]
+    if _read_from_files(host, tool):
+        parse, what = updates.parse_repo_files, "files"
     times = host.evidence.parsed(f"{place}/times", updates.parse_times)
     # apt makes its directories when it is installed: only an index proves that something was fetched.
     if tool == "apt" and not host.evidence.parsed(f"{place}/lists", updates.parse_apt_lists):
@@ -290,10 +295,33 @@ def repositories(host: Host) -> Repositories:
 
 @fact
 def pending_security(host: Host) -> tuple[str, ...]:
-    """Packages (zypper: patches) for which a security update waits."""
+    """Packages (zypper of before: patches) for which a security update waits."""
     tool = _updates_tool(host)
+    if _read_from_files(host, tool):
+        return _advised(host, tool)
     parse = {"apt": updates.parse_apt_pending, "dnf": updates.parse_dnf_pending, "zypper": updates.parse_zypper_pending}[tool]
     return _said(host, f"updates{KEY_SEPARATOR}{tool}/pending", parse)
+
+
+def _read_from_files(host: Host, tool: str) -> bool:
+    """Whether the repositories of dnf or zypper were read from files, as they are now."""
+    return f"updates{KEY_SEPARATOR}{tool}/files" in host.evidence.records
+
+
+def _advised(host: Host, tool: str) -> tuple[str, ...]:
+    """Return the packages for which an enabled repository has an advisory, by the metadata that it sent last."""
+    place = f"updates{KEY_SEPARATOR}{tool}"
+    newest: dict[str, tuple[int, str]] = {}
+    for path, when in host.evidence.parsed(f"{place}/times", updates.parse_times).items():
+        if "updateinfo" not in path:
+            folder = path.rpartition("/")[0].removesuffix("/repodata")
+            newest[updates.cached(path)] = max(newest.get(updates.cached(path), (0, "")), (when, folder))
+    enabled = {name.replace("/", "_"): name for name in repositories(host).enabled}
+    if missing := sorted(enabled[name] for name in enabled.keys() - newest.keys()):
+        raise EvidenceMissing(Cause.MISSING, f"no metadata of {', '.join(missing[:8])} are kept ({tool})", "updates")
+    waiting = _said(host, f"{place}/waits", updates.parse_waiting)
+    folders = {newest[name][1] for name in enabled}
+    return tuple(dict.fromkeys(item.package for item in waiting if any(item.path.startswith(f"{place}/") for place in folders)))
 
 
 @fact
@@ -312,7 +340,7 @@ def demand_security_advisories(host: Host) -> None:
     """
     tool = _updates_tool(host)
     place = f"updates{KEY_SEPARATOR}{tool}"
-    if tool == "dnf":
+    if tool == "dnf" or _read_from_files(host, tool):
         times = host.evidence.parsed(f"{place}/times", updates.parse_times)
         told = any("updateinfo" in path and "/epel" not in path for path in times)
         seen = "no repository says which updates are security updates (no updateinfo.xml, CentOS publishes none)"
@@ -325,7 +353,7 @@ def demand_security_advisories(host: Host) -> None:
         raise EvidenceMissing(Cause.MISSING, seen, "updates")
 
 
-def _said(host: Host, probe: str, parse: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+def _said(host: Host, probe: str, parse: Callable[[str], tuple[T, ...]]) -> tuple[T, ...]:
     """Return the parsed answer of a command that the probe ended with ``rc=N``."""
     text = host.evidence.text(probe)
     if "Permission denied" in text:

@@ -424,7 +424,7 @@ def test_the_whole_script_fits_into_one_argument() -> None:
 COMMANDS = {
     **dict.fromkeys(("modprobe", "rm", "mv", "cp", "tee", "touch", "mkdir", "mount", "chmod", "kill", "mktemp", "sleep")),
     **dict.fromkeys(("apt", "iscsiadm", "timedatectl", "ip6tables", "iptables")),
-    "apt-get": "-s -qq -o Debug::NoLocking=1 -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=",
+    "apt-get": "setpriv --reuid=65534",
     "iptables-save": "/proc/net/ip_tables_names",
     "ip6tables-save": "/proc/net/ip6_tables_names",
     "nft": "/sys/module/nf_tables",
@@ -435,13 +435,23 @@ COMMANDS = {
     "virt-admin": "systemctl list-units --state=active",
     "pmc": "is-active",
     "qemu-img": "qemu-img info -U -f",
+    # tests/live/test_read_only.py has what these would touch
+    "ss": "",
+    "dnf": "",
+    "yum": "",
+    "zypper": "",
+    "lvs": "--nolocking",
+    "pvs": "--nolocking",
+    "chronyc": "-h 127.0.0.1",
+    "dmsetup": "/dev/mapper/control",
+    "dmidecode": "/sys/firmware/dmi/tables",
 }
 
 
 def test_probes_do_not_write_start_or_open_what_they_must_not() -> None:
     """A list of known traps; the review of a new probe is still a person's."""
     for probe in PROBES.values():
-        assert "/dev/kvm" not in probe.script or probe.script.startswith("stat ")
+        assert not re.search(r"(?<!stat -c '%u %g %F %t:%T %a' )/dev/kvm", probe.script), probe.id
         assert not re.search(r"systemctl\s+(?:-\S+\s+)*(?!show|list-units|is-active|cat)[a-z]", probe.script), probe.id
         for word, unless in COMMANDS.items():
             if re.search(rf"(?:^|[;|&({{]|\bdo|\bthen|\$SUDO|\btimeout \d+)\s*{re.escape(word)}(?=\s)", probe.script, re.MULTILINE):
@@ -449,7 +459,7 @@ def test_probes_do_not_write_start_or_open_what_they_must_not() -> None:
                 assert unless in f"{probe.when} {probe.script}", f"{probe.id}: {word} without {unless}"
         if "virsh" in probe.script and "list" in probe.script:
             assert VIRSH in probe.script or ASK in probe.script
-        shell_only = re.sub(r"awk '.*?'", "", probe.script, flags=re.DOTALL)  # awk compares with the same sign
+        shell_only = re.sub(r"awk (?:-F: )?'.*?'", "", probe.script, flags=re.DOTALL)  # awk compares with the same sign
         shell_only = re.sub(r"2>&1|>&2|2?> ?/dev/null", "", shell_only)
         assert ">" not in shell_only, f"{probe.id} writes somewhere"
 
@@ -510,7 +520,9 @@ def test_dnf_tells_what_is_left_out_and_no_password(tmp_path: Path, monkeypatch:
         "[main]\nproxy_password=s3cret\nexcludepkgs=kernel*\n  qemu-kvm\nproxy=http://user:s3cret@proxy\n  s3cret\nexclude: x"
     )
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    probe = dataclasses.replace(PROBES["updates"], script=PROBES["updates"].script.replace(" /etc/", f" {tmp_path}/etc/"))
+    probe = dataclasses.replace(
+        PROBES["updates"], script=PROBES["updates"].script.replace(" /etc/", f" {tmp_path}/etc/").replace("/dpkg", "")
+    )
     answers = ask(probe)
     assert answers["updates:dnf/held"].stdout == "excludepkgs=kernel*\n  qemu-kvm\nexclude: x\n"
     assert not any("s3cret" in record.stdout for record in answers.values())
