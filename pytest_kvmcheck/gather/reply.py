@@ -33,7 +33,9 @@ _NOT_FOUND = re.compile(r"not found|no such file or directory", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reply:
-    """A decoded reply. ``complete`` is false when it ended before its DONE line; ``sudo`` says how sudo was answered.
+    """A decoded reply. ``complete`` is false when it ended before its DONE line.
+
+    ``sudo``: how sudo was answered (off, granted, denied, absent), or "root", who needs none.
 
     ``missing`` are the probes that it ended before: there are records of them, and they are lost.
     """
@@ -98,7 +100,8 @@ def read(text: str, nonce: str, probes: Iterable[Probe]) -> Reply | None:
     answered = {name.partition(KEY_SEPARATOR)[0] for name in records}
     missing = tuple(name for name in wanted if name not in answered)
     records |= {name: Record(name, rc=-1, cause=Cause.LOST, stderr=ENDED) for name in missing}
-    return Reply(records, complete, int(hello[2]), hello[3], missing)
+    uid = int(hello[2])
+    return Reply(records, complete, uid, hello[3] if uid else "root", missing)
 
 
 def _decoded(words: list[str], encoding: str) -> bytes:

@@ -57,7 +57,7 @@ BATCHES = (Batches(probe_s=10, size=36, timeout_s=25), Batches(probe_s=30, size=
 #   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
 #   s PROBE, z       begin the first answer of a batch, and end the last, on both streams; y PROBE ends one and begins the next
 HELPERS = f"""\
-denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
+denied() {{ _d=$1; while [ "$_d" ] && [ ! -d "$_d" ]; do _d=${{_d%/*}}; done; [ ! -x "${{_d:-/}}" ]; }}
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 s() {{ i=$1; up; B=$T; echo "@=$N BEGIN $i"; echo "@=$N BEGIN $i" >&2; }}
 y() {{

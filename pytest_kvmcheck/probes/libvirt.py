@@ -171,7 +171,7 @@ LIBVIRT: tuple[Probe, ...] = (
         "vhost-net descriptors and threads of the running QEMU processes",
         keyed=True,
         root=Root.MAY,
-        sudo=("ls -l /proc/[0-9]*/fd",),
+        sudo=("ls -l /proc/{pid}/fd",),
     ),
     shell(
         "vhost_net",

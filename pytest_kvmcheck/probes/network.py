@@ -62,6 +62,7 @@ NETWORK: tuple[Probe, ...] = (
         when="[ -d /sys/module/team ]",
         keyed=True,
         root=Root.MUST,
+        sudo=("teamdctl {nic} state dump",),
     ),
     # Listing what is loaded loads nothing, but asking where nothing is loaded may: hence the conditions.
     shell(
