@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pytest_kvmcheck.errors import Cause
-from pytest_kvmcheck.evidence import KEY_SEPARATOR, RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED, Record
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, NOT_PERMITTED, RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED, Record
 from pytest_kvmcheck.gather.script import BATCH, BATCH_BYTES, STDERR_BYTES
 from pytest_kvmcheck.probes import Probe
 
@@ -18,11 +18,6 @@ _HELLO = re.compile(r"HELLO 1 (base64|hex) uid=(\d+) sudo=(\w+)")
 _BEGIN = re.compile(r"BEGIN (\S+)( gzip)?")
 _END = re.compile(r"END (\S+) ([\d.]*),([\d.]*)((?: \S+)*)")
 _TIMED_OUT = {124, 137, 143}
-_NOT_PERMITTED = re.compile(
-    r"permission denied|operation not permitted|must be (?:run as )?root|need to be root|access denied"
-    r"|authentication (?:failed|unavailable|is required)|^sudo: |requires? superuser|only root can",
-    re.IGNORECASE | re.MULTILINE,
-)
 #: What sudo says of a command that it does not run; it ends with 1 then, which many take for "nothing found".
 _REFUSED = re.compile(
     r"^sudo: .*(?:password is required|terminal is required|not allowed to)|^sorry, user \S+ is not allowed to execute",
@@ -224,7 +219,7 @@ def cause_of(rc: int, stdout: str, stderr: str) -> Cause | None:
         return Cause.TIMEOUT
     if rc == 127 or (rc == 1 and stderr.startswith(("stat: ", "cat: ")) and _NOT_FOUND.search(stderr)):
         return Cause.MISSING
-    if rc == 126 or _NOT_PERMITTED.search(stderr):
+    if rc == 126 or NOT_PERMITTED.search(stderr):
         return Cause.NOT_PERMITTED
     return None
 

@@ -63,7 +63,7 @@ CPU: tuple[Probe, ...] = (
     # One grep and no loop: a large host has thousands of these files, all of them open to everyone.
     shell(
         "cpuidle",
-        f"[ -d {_CPU} ] || exit 66\n"
+        f"[ -d {_CPU}/cpuidle ] || exit 66\n"
         f"grep -sH ^ {_CPU}/cpuidle/current_driver {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/name"
         f" {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/latency {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/disable"
         f" {_CPU}/cpu[0-9]*/power/pm_qos_resume_latency_us; exit 0",

@@ -64,6 +64,7 @@ LOGS: tuple[Probe, ...] = (
         "command -v virt-admin >/dev/null || { echo 'virt-admin: not found' >&2; exit 127; }\n"
         "u=$(systemctl list-units --state=active --plain --no-legend --no-pager"
         f" {' '.join(f'{name}.service' for name in _ADMIN)}) || exit 1\n"
+        "echo @@$N active; printf '%s\\n' \"$u\"\n"
         "for d in $(printf '%s\\n' \"$u\" | while read -r n _; do echo ${n%.service}; done); do\n"
         f"  echo @@$N $d; timeout 10 $SUDO virt-admin -c $d:///system '{_ASK_LOGGING}' 2>&1\n"
         "done; exit 0",

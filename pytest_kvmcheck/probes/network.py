@@ -23,8 +23,8 @@ NETWORK: tuple[Probe, ...] = (
     shell(
         "nic_state",
         "[ -d /sys/class/net ] || exit 66\n"
-        "set --\nfor d in /sys/class/net/*/device; do d=${d%/device}; for f in carrier carrier_changes duplex speed; do"
-        ' set -- "$@" $d/$f; done\n'
+        "set --\nfor d in /sys/class/net/*/device; do [ -e $d ] || exit 66; d=${d%/device}\n"
+        'for f in carrier carrier_changes duplex speed; do set -- "$@" $d/$f; done\n'
         "for f in rx_packets rx_errors rx_missed_errors rx_dropped tx_packets tx_errors tx_dropped; do"
         ' set -- "$@" $d/statistics/$f; done; done\n'
         'grep -sH ^ "$@"; exit 0',
