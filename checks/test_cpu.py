@@ -118,8 +118,8 @@ def test_kvm_is_usable(host: Host) -> None:
 
     What it checks
         /dev/kvm is the character device 10:232, and ``virsh capabilities`` offers domain type kvm for the architecture
-        of the host. Where libvirt cannot be asked, owner, group and mode have to give the QEMU account read and write
-        access.
+        of the host. Where libvirt cannot be asked, that is unknown, and it is a failure when owner, group and mode keep the
+        QEMU account from reading and writing the device.
 
     Why it matters
         It is the only proof that holds on every architecture, and it covers software backends and nested hosts.
@@ -156,12 +156,11 @@ def test_kvm_is_usable(host: Host) -> None:
             if not missing.blocked_by or node is None:
                 raise
             account = qemu_account(host)
-            access = f"/dev/kvm is {node.mode:o} {node.user}:{node.group}"
             if _may_use(account, node):
-                note(f"libvirt does not answer; {access}: {account.user} may use /dev/kvm")
-            else:
-                groups = ", ".join(sorted(account.groups))
-                findings.fail(f"{host}: {access}, so {account.user} (in {groups}) cannot read and write it.")
+                raise
+            groups = ", ".join(sorted(account.groups))
+            access = f"/dev/kvm is {node.mode:o} {node.user}:{node.group}"
+            findings.fail(f"{host}: {access}, so {account.user} (in {groups}) cannot read and write it.")
         else:
             if "kvm" not in offered and not findings.failures:
                 found = ", ".join(sorted(offered)) or "nothing"

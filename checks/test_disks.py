@@ -769,7 +769,7 @@ def test_space_for_images(host: Host, params: Params) -> None:
 
 def answered_lvm(host: Host) -> None:
     """Raise :class:`EvidenceMissing` when LVM was not asked."""
-    host.evidence.text("lvm")
+    host.evidence.head("lvm")
 
 
 def _judge_space(findings: Findings, params: Params, who: str, used: int, total: int) -> None:

@@ -11,6 +11,7 @@ from pytest_kvmcheck.conditions import condition
 from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.hugepages import parse_size
+from pytest_kvmcheck.facts.listing import parse_paths
 from pytest_kvmcheck.facts.mounts import Mount
 from pytest_kvmcheck.facts.numa import NumaNode
 from pytest_kvmcheck.facts.procfs import size as process_size
@@ -279,7 +280,7 @@ def test_pool_survives_reboot(host: Host) -> None:
             found = sources.get("sysctl.d", sources.get("command line", 0))
             if found < pool.total:
                 # A mount unit says where pages can be had, and reserves none.
-                others = [path for path in host.evidence.text("hugepage_sources").splitlines() if not path.endswith(".mount")]
+                others = [path for path in host.evidence.parsed("hugepage_sources", parse_paths) if not path.endswith(".mount")]
                 what = f"{host}: {pool.total} pages of {size(page)} now, {found} after a reboot"
                 if page == default_page_bytes(host) and "vm.nr_hugepages" in sysctl_passed_over(host):
                     what += " (systemd does not read /etc/sysctl.conf here: no file of sysctl.d links to it)"

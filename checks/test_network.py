@@ -17,6 +17,7 @@ from pytest_kvmcheck.facts.exitcode import TIMED_OUT
 from pytest_kvmcheck.facts.iplink import Link
 from pytest_kvmcheck.facts.iproute import Interface
 from pytest_kvmcheck.facts.listeners import Listener, parse_listeners
+from pytest_kvmcheck.facts.listing import parse_paths
 from pytest_kvmcheck.facts.names import Lookup, loopback
 from pytest_kvmcheck.facts.netfilter import Zone
 from pytest_kvmcheck.facts.pci import PciDevice
@@ -116,7 +117,7 @@ def test_vhost_net(host: Host, domain: Domain, nic: Nic) -> None:
         https://libvirt.org/formatdomain.html#setting-nic-driver-specific-options
     """
     with Findings() as findings:
-        nodes = host.evidence.text("vhost_net").split()
+        nodes = host.evidence.parsed("vhost_net", parse_paths)
         findings.fail_if("/dev/vhost-net" not in nodes, f"{host}: /dev/vhost-net is not there.")
         findings.fail_if(nic.driver == "qemu", f"{domain}: network card {nic.name} has driver qemu, expected vhost.")
         wanted = _queues(domain.live)
@@ -354,7 +355,7 @@ _ZCOPYTX = "experimental_zcopytx"
 @condition
 def vhost_net_used(host: Host) -> str | None:
     """Hold where vhost_net is loaded, or its options are set."""
-    if "/sys/module/vhost_net" in host.evidence.text("vhost_net").split() or _zcopytx_configured(host):
+    if "/sys/module/vhost_net" in host.evidence.parsed("vhost_net", parse_paths) or _zcopytx_configured(host):
         return None
     return "vhost_net is neither loaded nor configured"
 
@@ -838,7 +839,7 @@ def test_functions_are_safe(host: Host, pci_device: PciDevice) -> None:
                     findings.fail(f"{host}: {domain} is defined with {address}, and {card.address} has {card.vfs or 0} functions.")
                 elif address in numbers and now:
                     _judge_function(host, card, domain, numbers[address], findings)
-        if not host.evidence.text("sriov_conf").strip():
+        if not host.evidence.parsed("sriov_conf", parse_paths):
             findings.warn(f"{host}: no file creates the virtual functions of {card.address} at boot.")
 
 

@@ -13,7 +13,17 @@ from pytest_kvmcheck.errors import Cause
 from pytest_kvmcheck.facts.domain import DomainXml
 from pytest_kvmcheck.facts.domaindrift import ELEMENTS, differences
 from pytest_kvmcheck.facts.taint import MEANING
-from pytest_kvmcheck.views.domains import DAEMON_CHECK, Domain, domains, networks, running_domains, storage_pools, virsh
+from pytest_kvmcheck.views.domains import (
+    DAEMON_CHECK,
+    Domain,
+    daemon_hangs,
+    domains,
+    networks,
+    refusal,
+    running_domains,
+    storage_pools,
+    virsh,
+)
 from pytest_kvmcheck.views.host import Host
 from pytest_kvmcheck.views.identity import versions
 from pytest_kvmcheck.views.images import space_of_directory
@@ -48,9 +58,6 @@ from pytest_kvmcheck.views.services import (
 )
 from pytest_kvmcheck.views.system import demand_whole_kernel_log, kernel_log, kernel_log_from_boot
 from pytest_kvmcheck.views.time import now_s
-
-#: How virsh says that the account may not ask. That is not the daemon's fault.
-_DENIED = re.compile(r"Permission denied|authentication (?:unavailable|failed)|access denied|not permitted", re.IGNORECASE)
 
 
 @check(
@@ -92,13 +99,13 @@ def test_libvirt_answers(host: Host) -> None:
                 raise EvidenceMissing(Cause.UNPARSABLE, "virsh uri does not name the connection", "virsh")
         except EvidenceMissing as missing:
             said = " ".join(line.removeprefix("error: ") for line in record.stdout.splitlines() if line.strip())
-            if missing.cause is Cause.TIMEOUT:
-                findings.fail(f"{host}: libvirt did not answer within the time that virsh was given (30 s).")
+            if daemon_hangs(record) and len(host.evidence.keyed("virsh")) <= 1:
+                findings.fail(f"{host}: libvirt did not answer within the {record.seconds:.0f} s that virsh was given.")
             elif missing.cause is Cause.MISSING and not any(unit(host, name).exists for name in known):
                 findings.fail(f"{host}: libvirt is not installed: no virsh, and systemd knows no libvirtd or virtqemud.")
                 return
-            elif missing.blocked_by and _DENIED.search(said):
-                findings.unknown(EvidenceMissing(Cause.NOT_PERMITTED, f"virsh: {said[:200]}", "virsh"))
+            elif missing.blocked_by and (cause := refusal(record)):
+                findings.unknown(EvidenceMissing(cause, f"a libvirt daemon is there, and refuses: {said[:200]}", "virsh"))
             elif missing.blocked_by:
                 findings.fail(f"{host}: no libvirt daemon answers: {said[:200] or record.complaint}.")
             else:

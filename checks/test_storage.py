@@ -49,6 +49,7 @@ from pytest_kvmcheck.views.storage import (
     kernel_paths,
     multipath_maps,
     multipath_maps_later,
+    scsi_disks,
     wwids,
 )
 from pytest_kvmcheck.views.system import mounts
@@ -395,7 +396,7 @@ def block_disks_or_luns(host: Host) -> str | None:
     """Hold where a guest has a block device as its disk, or the host has LUNs of a SAN."""
     if block_sources(host) or any(item.multipath for item in dm_maps(host)):
         return None
-    if any(on_a_san(host, disk) for disk in host.evidence.text("scsi_disks").split()):
+    if any(on_a_san(host, disk) for disk in scsi_disks(host)):
         return None
     return "no guest has a block device, and there is no LUN of a SAN"
 
@@ -454,7 +455,7 @@ def test_block_disks_are_on_maps(host: Host) -> None:
         record = host.evidence.record("lvm")
         if record.cause is Cause.MISSING:
             return  # without LVM's tools nothing on the host looks for volume groups
-        host.evidence.text("lvm")
+        host.evidence.head("lvm")
         for volume, group in host.evidence.parsed(f"lvm{KEY_SEPARATOR}pvs", parse_pvs).items():
             device = device_named(host, volume)
             if device in used:
@@ -531,7 +532,7 @@ def test_iscsi_sessions(host: Host, params: Params) -> None:
                 findings.fail(f"{host}: {target} is reached at {at}, expected {params.min_sessions} portals.")
         below = {slave for item in dm_maps(host) if item.multipath for slave in item.slaves}
         slow = {}
-        for disk in host.evidence.text("scsi_disks").split():
+        for disk in scsi_disks(host):
             if disk in below and (session_there := session_of(host, disk)):
                 if session_there.recovery_s is None:
                     raise EvidenceMissing(Cause.MISSING, f"recovery_tmo of {session_there.name} is not told", "iscsi")

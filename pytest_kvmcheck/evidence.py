@@ -18,8 +18,19 @@ T = TypeVar("T")
 #: Parts a probe's id from the key of one of its answers: ``domain_xml:<uuid>``.
 KEY_SEPARATOR = ":"
 
+#: Records that are added to an answer without sections when it arrives.
+ADDED = frozenset({f"clock{KEY_SEPARATOR}trip"})
+
 #: Reserved exit codes of the gathering script's file readers (see gather/script.py).
-RC_SKIPPED, RC_NOTHING_THERE, RC_DENIED = 75, 66, 77
+RC_SKIPPED, RC_NOTHING_THERE, RC_DENIED, RC_EMPTY = 75, 66, 77, 65
+
+
+#: How the kernel and the tools say that the account may not.
+NOT_PERMITTED = re.compile(
+    r"permission denied|operation not permitted|must be (?:run as )?root|need to be root|access denied"
+    r"|authentication (?:failed|unavailable|is required)|^sudo: |requires? superuser|only root can",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,13 @@ class Record:
     def sha256(self) -> str:
         """Digest of the standard output as it is kept in a bundle."""
         return hashlib.sha256(self.stdout.encode()).hexdigest()
+
+    def overran(self, limit_s: float) -> bool:
+        """Return whether it was ended on the target because its own limit of *limit_s* seconds ran out.
+
+        That alone says something about the host. What a deadline of ours, a batch or somebody else ended says nothing of it.
+        """
+        return self.cause is Cause.TIMEOUT and self.rc >= 0 and self.seconds is not None and self.seconds >= limit_s - 0.5
 
     @property
     def complaint(self) -> str:
@@ -69,10 +87,16 @@ class Files(Mapping[str, str]):
 
     def __getitem__(self, path: str) -> str:
         if path in self.denied:
-            raise EvidenceMissing(Cause.NOT_PERMITTED, f"{path}: {self.denied[path]}", self.probe)
+            raise self._unreadable(path)
         if path not in self._contents and self.partial:
             raise EvidenceMissing(Cause.NOT_COLLECTED, f"{path} was not collected", self.probe)
         return self._contents[path]
+
+    def _unreadable(self, path: str) -> EvidenceMissing:
+        """Return why *path* was not read: only a refusal is lifted by more rights."""
+        why = self.denied[path]
+        cause = Cause.NOT_PERMITTED if NOT_PERMITTED.search(why) else Cause.FAILED
+        return EvidenceMissing(cause, f"{path}: {why}", self.probe)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._contents)
@@ -82,8 +106,8 @@ class Files(Mapping[str, str]):
 
     def demand_all_readable(self) -> None:
         """Raise :class:`EvidenceMissing` when a file exists that could not be read, or may exist."""
-        for path, why in self.denied.items():
-            raise EvidenceMissing(Cause.NOT_PERMITTED, f"{path}: {why}", self.probe)
+        for path in self.denied:
+            raise self._unreadable(path)
         if self.partial:
             raise EvidenceMissing(Cause.NOT_COLLECTED, "the files may not all have been collected", self.probe)
 
@@ -221,21 +245,34 @@ class Evidence:
             if record.cause is not Cause.TRUNCATED and (record.stderr.strip() or record.stdout.strip()):
                 detail += f" ({record.complaint})"
             raise EvidenceMissing(record.cause, detail, probe)
+        base, separator, _ = probe.partition(KEY_SEPARATOR)
+        if separator and base in self.records and probe not in ADDED:
+            _demand_pure(self.records[base])
         return record
+
+    def head(self, probe: str) -> None:
+        """Raise :class:`EvidenceMissing` unless *probe*, whose answer consists of sections, ended well and said nothing else."""
+        self.text(probe)
+        _demand_pure(self.records[probe])
 
     def text(self, probe: str, ok: tuple[int, ...] = (0,)) -> str:
         """Return the standard output of *probe* if it ended with a code in *ok*."""
         record = self.whole(probe)
-        if record.rc not in ok:
+        if record.rc not in (*ok, RC_EMPTY):
             raise EvidenceMissing(Cause.FAILED, f"{probe}: exit code {record.rc}: {record.complaint}", probe)
         return record.stdout
 
     def files(self, probe: str) -> Files:
-        """Return the files that *probe* read; none there at all is an empty mapping, not an error."""
+        """Return the files that *probe* read; none there at all is an empty mapping, not an error.
+
+        That none is there, or that those there are empty, is told by an exit code: no text without it is no answer.
+        """
         record = self.record(probe)
         if record.cause is Cause.MISSING:
             return Files(probe, {}, partial=self.partial)
         record = self.whole(probe)
+        if record.rc != RC_EMPTY and not (record.stdout or record.stderr or self.partial):
+            raise EvidenceMissing(Cause.EMPTY, f"{probe}: no file, and no word that there is none", probe)
         return parse_files(probe, record.stdout, record.stderr, self.partial)
 
     def parsed(self, probe: str, parse: Callable[[str], T], ok: tuple[int, ...] = (0,)) -> T:
@@ -252,6 +289,13 @@ class Evidence:
                     found.setdefault(head, {})[key] = self.records[name]
             self._sections = (len(self.records), found)
         return dict(self._sections[1].get(probe, {}))
+
+
+def _demand_pure(head: Record) -> None:
+    """Refuse sections that come after a text: somebody else speaks there."""
+    if head.cause is None and head.stdout.strip():
+        seen = f"{head.probe}: {head.complaint[:80]!r} stands before its first section"
+        raise EvidenceMissing(Cause.UNPARSABLE, seen, head.probe)
 
 
 def parsing(probe: str, parse: Callable[[S], T], given: S) -> T:

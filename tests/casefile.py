@@ -13,6 +13,7 @@ evidence:
   ksm: {files: {/sys/kernel/mm/ksm/run: "1"}}     # files, as `grep -H ^` prints them
   chrony_tracking: {rc: 127, stderr: "sh: chronyc: not found"}   # how it ended; the cause follows as it does live
   virsh: {cause: timed out}                       # or the cause itself
+  domstats: {rc: 137, seconds: 30.01}             # and after how long
 domains:                      # optional: libvirt's answers for these domains (virsh:*, domain:*, domstats:*)
   - {xml: "<domain>...", running: true, autostart: true, persistent: true, snapshots: "...", live: "<domain>...",
      info: "...", state: "...", stats: "Domain: ...", later: "Domain: ..."}   # later: second sample, ten seconds on
@@ -31,7 +32,7 @@ from typing import Any
 import yaml
 
 from pytest_kvmcheck.errors import Cause
-from pytest_kvmcheck.evidence import Evidence, Record
+from pytest_kvmcheck.evidence import RC_NOTHING_THERE, Evidence, Record
 from pytest_kvmcheck.facts.domain import parse_domain
 from pytest_kvmcheck.gather.reply import cause_of
 
@@ -81,12 +82,14 @@ def all_cases() -> list[CaseFile]:
 def record(probe: str, value: Any) -> Record:
     if not isinstance(value, dict):
         return Record(probe, str(value))
+    if value.get("files") == {} and "stderr" not in value:
+        return record(probe, {"rc": RC_NOTHING_THERE})
     if "files" in value:
         lines = [f"{path}:{line}\n" for path, text in value["files"].items() for line in (str(text).splitlines() or [""])]
         return Record(probe, "".join(lines), stderr=value.get("stderr", ""))
     stdout, stderr, rc = str(value.get("stdout", "")), str(value.get("stderr", "")), int(value.get("rc", 0))
     cause = Cause(value["cause"]) if "cause" in value else cause_of(rc, stdout, stderr)
-    return Record(probe, stdout, rc, stderr, cause)
+    return Record(probe, stdout, rc, stderr, cause, value.get("seconds"))
 
 
 def domain_records(domains: list[dict[str, Any]]) -> Iterator[Record]:
@@ -147,9 +150,31 @@ def flipped(case: CaseFile) -> CaseFile:
 
 def without(case: CaseFile, probe: str, number: int) -> CaseFile:
     """The case with the answer of one probe (``host/probe``) gone."""
+    return instead(case, probe, {"cause": "lost", "rc": -1}, f"without-{number}")
+
+
+def hurried(case: CaseFile) -> CaseFile:
+    """The case as it is when the deadline of a run ends the gathering before anything was answered."""
     data = copy.deepcopy(case.data)
-    result = CaseFile(case.check, f"{case.scenario}-without-{number}", "", data, case.path)
-    host, _, name = probe.partition("/")
+    for part in data["hosts"].values() if "hosts" in data else [data]:
+        part["evidence"] = {
+            name: {"cause": "timed out", "rc": -1, "stderr": "stopped after 1 s"} for name in evidence("", part).records
+        }
+        part.pop("domains", None)
+    return CaseFile(case.check, f"{case.scenario}-hurried", "", data, case.path)
+
+
+def says(case: CaseFile, probe: str, answer: dict[str, Any]) -> bool:
+    """Whether the answer of one probe (``host/probe``) is this one already."""
+    host, _, key = probe.partition("/")
+    part = case.data["hosts"][host] if "hosts" in case.data else case.data
+    return evidence("", part).records.get(key) == record(key, answer)
+
+
+def instead(case: CaseFile, probe: str, answer: dict[str, Any], name: str) -> CaseFile:
+    """The case, called *name*, with another answer of one probe (``host/probe``)."""
+    data = copy.deepcopy(case.data)
+    host, _, key = probe.partition("/")
     part = data["hosts"][host] if "hosts" in data else data
-    part.setdefault("evidence", {})[name] = {"cause": "lost", "rc": -1}
-    return result
+    part["evidence"] = {**(part.get("evidence") or {}), key: answer}
+    return CaseFile(case.check, f"{case.scenario}-{name}", "", data, case.path)

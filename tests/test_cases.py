@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -87,26 +89,103 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory, run: Judge, asked: list[C
     return judge_all(cases, tmp_path_factory.mktemp("cases"), run)
 
 
+Loss = tuple[CaseFile, str, int]
+
+
+def losses(asked: list[CaseFile], verdicts: dict[str, dict[str, Any]]) -> list[Loss]:
+    """Each answer (``host/probe``, and its number) that each passing case read, unless the case can do without."""
+    found = []
+    for case in asked:
+        for number, proof in enumerate(verdicts[case.name]["evidence"] if case.outcome == "pass" else ()):
+            key = proof["host"].removeprefix(f"{case.name}.") if "hosts" in case.data else ""
+            if not {proof["probe"], f"{key}/{proof['probe']}"} & set(case.data.get("optional", [])):
+                found.append((case, f"{key}/{proof['probe']}", number))
+    return found
+
+
+def survivors(replaced: list[tuple[Loss, str, dict[str, Any]]], place: Path, run: Judge) -> dict[str, list[str]]:
+    """By check: the cases that still pass, or break the check, when one answer is replaced by another of this name."""
+    variants = {}
+    for (case, probe, number), kind, answer in replaced:
+        variant = casefile.instead(case, probe, answer, f"{kind}-{number}")
+        variants[variant.name] = (variant, f"{probe.removeprefix('/')} {kind}")
+    results = judge_all([variant for variant, _ in variants.values()], place, run)
+    assert len(results) == len(variants) == len(replaced)
+    found = defaultdict(list)
+    for name, result in results.items():
+        if result["outcome"] in ("pass", "error"):
+            found[variants[name][0].check].append(f"{name}: {result['outcome']} with {variants[name][1]}")
+    return found
+
+
 @pytest.fixture(scope="session")
 def lossy(
     tmp_path_factory: pytest.TempPathFactory, run: Judge, asked: list[CaseFile], verdicts: dict[str, dict[str, Any]]
 ) -> dict[str, list[str]]:
     """By check: the passing cases that still pass when one answer that they read is taken away."""
-    variants: dict[str, tuple[CaseFile, str]] = {}
-    for case in asked:
-        if case.outcome != "pass":
-            continue
-        for number, proof in enumerate(verdicts[case.name]["evidence"]):
-            key = proof["host"].removeprefix(f"{case.name}.") if "hosts" in case.data else ""
-            if not {proof["probe"], f"{key}/{proof['probe']}"} & set(case.data.get("optional", [])):
-                variant = casefile.without(case, f"{key}/{proof['probe']}", number)
-                variants[variant.name] = (variant, proof["probe"])
-    results = judge_all([variant for variant, _ in variants.values()], tmp_path_factory.mktemp("lossy"), run)
-    survivors = defaultdict(list)
-    for name, result in results.items():
-        if result["outcome"] == "pass":
-            survivors[variants[name][0].check].append(f"{name}: passes without {variants[name][1]}")
-    return survivors
+    replaced = [(loss, "lost", {"cause": "lost", "rc": -1}) for loss in losses(asked, verdicts)]
+    return survivors(replaced, tmp_path_factory.mktemp("lossy"), run)
+
+
+#: What comes instead of an answer when something else answers, with exit code 0.
+GARBAGE: dict[str, dict[str, Any]] = {
+    "empty": {"stdout": ""},
+    "garbage": {"stdout": "garbage\n\\x00\\x01\n"},
+    "html": {"stdout": "<html>\n<head><title>502 Bad Gateway</title></head>\n</html>\n"},
+    "shell": {"stdout": "sh: 1: Syntax error: Unterminated quoted string\n"},
+}
+
+
+#: Where nothing is an answer, by probe and section (N: a number or UUID), and what it says.
+NOTHING = {
+    "audit_denials": "ausearch's own words were judged on the target; nothing of libvirt was denied",
+    "chrony_sources": "chrony has no source",
+    "dm_slaves": "there is no device-mapper map and no RAID array",
+    "images:local/stat": "no image could be looked at; who needs them all asks for that",
+    "images:remote/stat": "no image could be looked at; who needs them all asks for that",
+    "iptables:ip": "the table is not loaded; the section itself proves that it was looked for",
+    "iscsi": "there is no session",
+    "journal:libvirt": "no errors; the section control proves that the journal may be read",
+    "key_modes": "none of the directories is there",
+    "libvirt_access:groups": "there is no such group",
+    "libvirt_access:polkit": "libvirt's policy is not installed",
+    "libvirt_guests_script": "the script sets nothing",
+    "listeners": "nothing listens",
+    "nova_migration": "no option is set",
+    "pci": "s390x and some virtual machines have none",
+    "pool_files": "none of the directories is there",
+    "qemu_huge_maps:N": "no huge page is mapped",
+    "qemu_process:N": "the process has ended",
+    "qemu_strays:N/cmdline": "the process has ended",
+    "scsi_disk": "there is no SCSI disk",
+    "scsi_disks": "there is no SCSI disk",
+    "updates:apt/held": "nothing is held back",
+    "updates:dnf/held": "nothing is held back",
+    "virsh": "the head of an answer that consists of sections",
+}
+
+
+@pytest.fixture(scope="session")
+def garbled(
+    tmp_path_factory: pytest.TempPathFactory, run: Judge, asked: list[CaseFile], verdicts: dict[str, dict[str, Any]]
+) -> dict[str, list[str]]:
+    """By check: the passing cases that still pass when one answer that they read is no answer.
+
+    Each check meets each kind in place of each probe's answer, in one of its cases: all of all cases would take too long.
+    """
+    groups = defaultdict[tuple[str, str], list[Loss]](list)
+    for case, probe, number in losses(asked, verdicts):
+        groups[case.check, re.sub(r"[0-9a-f-]{36}|\b[0-9]+", "N", probe.partition("/")[2])].append((case, probe, number))
+    replaced = []
+    for (_, place), group in groups.items():
+        for turn, (loss, kind) in enumerate(zip(cycle(group), cycle(GARBAGE))):
+            if turn == max(len(group), len(GARBAGE)):
+                break
+            case, probe, _ = loss
+            if (kind == "empty" and place in NOTHING) or casefile.says(case, probe, GARBAGE[kind]):
+                continue
+            replaced.append((loss, kind, GARBAGE[kind]))
+    return survivors(replaced, tmp_path_factory.mktemp("garbled"), run)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}.{case.outcome}")
@@ -140,6 +219,25 @@ def test_no_case_is_without_its_check() -> None:
 def test_no_pass_survives_the_loss_of_its_evidence(check_id: str, lossy: dict[str, list[str]]) -> None:
     """Take away, one at a time, each answer that a passing case read: unless named optional, the verdict is no pass."""
     assert not lossy[check_id], "\n".join(lossy[check_id])
+
+
+@pytest.mark.parametrize("check_id", CHECKS)
+def test_no_pass_comes_from_what_is_no_answer(check_id: str, garbled: dict[str, list[str]]) -> None:
+    """Emptiness and any line are answers only where the case says so."""
+    assert not garbled[check_id], "\n".join(garbled[check_id])
+
+
+@pytest.fixture(scope="session")
+def hurried(tmp_path_factory: pytest.TempPathFactory, run: Judge, asked: list[CaseFile]) -> dict[str, dict[str, Any]]:
+    """By check: the verdict on its first passing case when our own deadline ended the gathering."""
+    cases = {case.check: casefile.hurried(case) for case in reversed(asked) if case.outcome == "pass"}
+    results = judge_all(list(cases.values()), tmp_path_factory.mktemp("hurried"), run)
+    return {check: results[case.name] for check, case in cases.items()}
+
+
+@pytest.mark.parametrize("check_id", CHECKS)
+def test_no_deadline_of_ours_is_the_hosts_fault(check_id: str, hurried: dict[str, dict[str, Any]]) -> None:
+    assert hurried[check_id]["outcome"] in ("unknown", "no such subject"), hurried[check_id]
 
 
 @pytest.mark.parametrize("check_id", CHECKS)

@@ -18,7 +18,12 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
 
 @empty_is_an_answer("there are no domains")
 def parse_uuids(text: str) -> list[str]:
-    """Return the UUIDs in *text*. Raises :class:`ParseError` for any other line: an error message is not "no domains"."""
+    """Return the UUIDs in *text*. Raises :class:`ParseError` for any other line: an error message is not "no domains".
+
+    Nothing at all is no list either: virsh ends an empty one with a line too.
+    """
+    if not text:
+        raise ParseError("virsh printed no list, not even an empty one")
     uuids = []
     for line in filter(None, map(str.strip, text.splitlines())):
         if not _UUID.fullmatch(line):

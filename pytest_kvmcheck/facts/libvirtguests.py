@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 
-from pytest_kvmcheck.facts.honest import empty_is_an_answer, takes_any_line
+from pytest_kvmcheck.errors import ParseError
+from pytest_kvmcheck.facts.honest import empty_is_an_answer
 from pytest_kvmcheck.facts.shellvars import parse_assignments
 
 _TEST = re.compile(
@@ -20,9 +21,11 @@ _TEST = re.compile(
 
 
 @empty_is_an_answer("the script does not tell")
-@takes_any_line("it is a script")
 def parse_settings_file(text: str) -> str:
-    """Return the path of the file, empty when the script does not tell. Raises :class:`~pytest_kvmcheck.errors.ParseError`."""
+    """Return the path of the file, empty when the script does not tell. Raises :class:`ParseError` for any other line."""
+    for line in text.splitlines():
+        if line.strip() and not re.match(r"[A-Za-z_]+=|test -f ", line):
+            raise ParseError(f"not a line of libvirt-guests.sh that was asked for: {line[:60]!r}")
     variables = parse_assignments(text)
     match = _TEST.search(text)
     root = variables.get(match["name"], "") if match else ""

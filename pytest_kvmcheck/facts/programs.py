@@ -1,5 +1,6 @@
 r"""What processes run: ``ls -l /proc/PID/exe``, and the libraries in ``/proc/PID/maps`` that are gone from the disk.
 
+By sudo the links are told by ``find -printf``, with ``=`` for the arrow.
 Source: proc_pid_exe(5), proc_pid_maps(5). The kernel puts ``(deleted)`` after a file that was replaced or removed.
 
 >>> parse_programs("lrwxrwxrwx 1 root root 0 Nov 25 04:08 /proc/497/exe -> /usr/sbin/libvirtd (deleted)\n")
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.honest import empty_is_an_answer
 
-_LINK = re.compile(r"l\S+ +\d+ .* /proc/(?P<pid>\d{1,10})/exe -> (?P<path>/.*?)(?P<deleted> \(deleted\))?", re.ASCII)
-_GONE = re.compile(r"ls: .*/proc/\d+/exe'?: No such file or directory")
+_LINK = re.compile(r"l\S+ +\d+ .* /proc/(?P<pid>\d{1,10})/exe (?:->|=) (?P<path>/.*?)(?P<deleted> \(deleted\))?", re.ASCII)
+_GONE = re.compile(r"(?:ls|find): .*/proc/\d+/exe'?: No such file or directory")
 _MAP = re.compile(r"/proc/(?P<pid>\d{1,10})/maps:[0-9a-f]+-[0-9a-f]+ \S{4} .*? (?P<path>/.*) \(deleted\)", re.ASCII)
 _MAP_GONE = re.compile(r"grep: /proc/\d+/maps: No such file or directory")
 

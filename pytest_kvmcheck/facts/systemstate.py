@@ -6,6 +6,8 @@ Source: systemctl(1): ``systemctl show -p SystemState,NFailedUnits`` and ``syste
 ('degraded', 1)
 >>> parse_failed("multipathd.service loaded failed failed Device-Mapper Multipath Device Controller\n")
 ('multipathd.service',)
+>>> parse_active("virtlogd.service loaded active running libvirt logging daemon\n")
+('virtlogd.service',)
 """
 
 from __future__ import annotations
@@ -33,12 +35,22 @@ def parse_state(text: str) -> tuple[str, int | None]:
 @empty_is_an_answer("no unit failed")
 def parse_failed(text: str) -> tuple[str, ...]:
     """Return the names of the failed units, sorted; none is an answer. Raises :class:`ParseError`."""
+    return _in_state(text, "failed")
+
+
+@empty_is_an_answer("no unit is active")
+def parse_active(text: str) -> tuple[str, ...]:
+    """Return the names of the active units that were asked about, sorted. Raises :class:`ParseError`."""
+    return _in_state(text, "active")
+
+
+def _in_state(text: str, state: str) -> tuple[str, ...]:
     units = []
     for line in text.splitlines():
         words = line.replace("●", " ").replace("*", " ").split()
         if not words or words[0] == "UNIT" or _LEGEND.match(line.strip()):
             continue
-        if "." not in words[0] or "failed" not in words[1:4]:
+        if "." not in words[0] or state not in words[1:4]:
             raise ParseError(f"not a line of systemctl list-units: {line.strip()[:80]!r}")
         units.append(words[0])
     return tuple(sorted(units))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pytest_kvmcheck.errors import Cause
-from pytest_kvmcheck.evidence import KEY_SEPARATOR, RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED, Record
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, NOT_PERMITTED, RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED, Record
 from pytest_kvmcheck.gather import budget
 from pytest_kvmcheck.gather.frame import (
     SECRET,
@@ -40,11 +40,6 @@ _END = re.compile(rb"END (\S+) ([\d.]{0,20}),([\d.]{0,20})((?: \S+)*)")
 _NAME = re.compile(rb"(?:BEGIN|END) ([0-9a-z_]+)")
 #: By timeout, and by signals KILL and TERM as shells tell them: 128 and the number, 256 and the number in ksh93.
 _TIMED_OUT = {124, 137, 143, 265, 271}
-_NOT_PERMITTED = re.compile(
-    r"permission denied|operation not permitted|must be (?:run as )?root|need to be root|access denied"
-    r"|authentication (?:failed|unavailable|is required)|^sudo: |requires? superuser|only root can",
-    re.IGNORECASE | re.MULTILINE,
-)
 #: What sudo says of a command that it does not run; it ends with 1 then, which many take for "nothing found".
 _REFUSED = re.compile(
     r"^sudo: .*(?:password is required|terminal is required|not allowed to)|^sorry, user \S+ is not allowed to execute",
@@ -55,7 +50,9 @@ _NOT_FOUND = re.compile(r"not found|no such file or directory", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Reply:
-    """A decoded reply. ``complete`` is false when it ended before its DONE line; ``sudo`` says how sudo was answered.
+    """A decoded reply. ``complete`` is false when it ended before its DONE line.
+
+    ``sudo``: how sudo was answered (off, granted, denied, absent), or "root", who needs none.
 
     ``missing`` are the probes that it ended before: there are records of them, and they are lost. ``secret`` marks its frames.
     """
@@ -241,7 +238,9 @@ def read(data: bytes, token: str | None, probes: Iterable[Probe]) -> Reply | Non
     missing = tuple(name for name in wanted if name not in reader.answers and name not in reader.spoilt)
     lost = (Cause.TRUNCATED, beyond) if beyond else (Cause.LOST, ENDED)
     records |= {name: Record(name, rc=-1, cause=lost[0], stderr=lost[1]) for name in missing}
-    return Reply(records, reader.complete, int(hello[4]), hello[5].decode(), hello[2].decode(), () if beyond else missing)
+    uid = int(hello[4])
+    sudo = hello[5].decode() if uid else "root"
+    return Reply(records, reader.complete, uid, sudo, hello[2].decode(), () if beyond else missing)
 
 
 def _seconds(begin: bytes, end: bytes) -> float | None:
@@ -304,7 +303,7 @@ def cause_of(rc: int, stdout: str, stderr: str) -> Cause | None:
         return Cause.TIMEOUT
     if rc == 127 or (rc == 1 and stderr.startswith(("stat: ", "cat: ")) and _NOT_FOUND.search(stderr)):
         return Cause.MISSING
-    if rc == 126 or _NOT_PERMITTED.search(stderr):
+    if rc == 126 or NOT_PERMITTED.search(stderr):
         return Cause.NOT_PERMITTED
     return None
 

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from pytest_kvmcheck.evidence import RC_DENIED, RC_NOTHING_THERE, RC_SKIPPED
+from pytest_kvmcheck.evidence import RC_DENIED, RC_EMPTY, RC_NOTHING_THERE, RC_SKIPPED
 from pytest_kvmcheck.probes import MAX_BYTES, Probe, Root
 from pytest_kvmcheck.probes.quiet import QUIET
 
@@ -68,7 +68,7 @@ SECRET_ROOM = 80
 #   named, awake     see probes/quiet.py
 #   s PROBE, z       begin the first answer of a batch, and end the last, on both streams; y PROBE ends one and begins the next
 HELPERS = f"""\
-denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}
+denied() {{ _d=$1; while [ "$_d" ] && [ ! -d "$_d" ]; do _d=${{_d%/*}}; done; [ ! -x "${{_d:-/}}" ]; }}
 up() {{ read -r T _ </proc/uptime 2>/dev/null || T=; }}
 rnd() {{
   {{ read -r N; }} 2>/dev/null </proc/sys/kernel/random/uuid && return
@@ -98,19 +98,21 @@ g() {{
     shift
   done
   if [ $n = 0 ]; then [ "$x" ] && return {RC_DENIED}; return {RC_NOTHING_THERE}; fi
-  if [ -z "$r" ]; then grep -H ^ -- "$@"; return 0; fi
-  r=
+  if [ -z "$r" ]; then grep -H ^ -- "$@"; [ $? = 1 ] && return {RC_EMPTY}; return 0; fi
+  r= z=
   for i; do
-    if [ -r "$i" ]; then grep -H ^ -- "$i"; r=1; continue; fi
+    if [ -r "$i" ]; then grep -H ^ -- "$i"; [ $? = 1 ] && z=1 || r=1; continue; fi
     {{ e=$($SUDO grep -H ^ -- "$i" 2>&1 >&4); c=$?; }} 4>&1
     # sudo ends with 1 when it refuses, as grep does for an empty file.
     case $c,$e in
-    0,*|1,) r=1 ;;
+    0,*) r=1 ;;
+    1,) z=1 ;;
     *"No such file"*) echo "grep: $i: No such file or directory" >&2 ;;
     *) echo "grep: $i: Permission denied" >&2; x=1 ;;
     esac
   done
-  [ "$r" ] && return 0; [ "$x" ] && return {RC_DENIED}; return {RC_NOTHING_THERE}
+  [ "$r" ] || [ "$z$x" = 11 ] && return 0
+  [ "$x" ] && return {RC_DENIED}; [ "$z" ] && return {RC_EMPTY}; return {RC_NOTHING_THERE}
 }}
 {QUIET}"""
 

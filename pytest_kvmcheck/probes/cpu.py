@@ -6,6 +6,12 @@ from pytest_kvmcheck.probes.model import EVERYWHERE, MAX_BYTES, Probe, Root, fil
 
 _CPU = "/sys/devices/system/cpu"
 
+#: A fixed command, so that sudo can be told to run it and nothing else. The open files of PID 1 prove that they were shown.
+_OPEN_FILES = (
+    r"find /proc -maxdepth 3 \( -path '/proc/[!0-9]*' -o -path '/proc/[0-9]*/[!f]*' -o -name fdinfo \) -prune"
+    r" -o \( -path '/proc/1/fd/[0-9]' -o -lname /dev/cpu_dma_latency \) -printf '%p -> %l\n'"
+)
+
 CPU: tuple[Probe, ...] = (
     shell(
         "cpuinfo",
@@ -68,7 +74,7 @@ CPU: tuple[Probe, ...] = (
     # One grep and no loop: a large host has thousands of these files, all of them open to everyone.
     shell(
         "cpuidle",
-        f"[ -d {_CPU} ] || exit 66\n"
+        f"[ -d {_CPU}/cpuidle ] || exit 66\n"
         f"grep -sH ^ {_CPU}/cpuidle/current_driver {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/name"
         f" {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/latency {_CPU}/cpu[0-9]*/cpuidle/state[0-9]*/disable"
         f" {_CPU}/cpu[0-9]*/power/pm_qos_resume_latency_us; exit 0",
@@ -79,12 +85,12 @@ CPU: tuple[Probe, ...] = (
     # Whether somebody limits the latency of all CPUs. The limit itself could only be read by opening the device.
     shell(
         "dma_latency_holders",
-        "$SUDO ls -ln /proc/[0-9]*/fd 2>/dev/null | grep -E '^/proc/1/fd:$|/dev/cpu_dma_latency$'; exit 0",
+        f"$SUDO {_OPEN_FILES} 2>/dev/null | sed -n '/ \\/dev\\/cpu_dma_latency$/p; s#^/proc/1/fd/[0-9] .*#/proc/1/fd:#p'; exit 0",
         "processes that hold /dev/cpu_dma_latency open (the device is never opened)",
         root=Root.MUST,
         timeout_s=20,
         when=f"[ -d {_CPU}/cpu0/cpuidle/state1 ]",
-        sudo=("ls -ln /proc/[0-9]*/fd",),
+        sudo=(_OPEN_FILES,),
     ),
     shell(
         "iommu_groups",

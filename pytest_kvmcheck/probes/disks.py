@@ -141,6 +141,7 @@ DISKS: tuple[Probe, ...] = (
         keyed=True,
         timeout_s=45,
         max_bytes=8 * MAX_BYTES,
+        no_rule="a rule that opens any image would open the guests' data",
     ),
     files(
         "block_devices",

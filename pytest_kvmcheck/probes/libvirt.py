@@ -124,13 +124,13 @@ LIBVIRT: tuple[Probe, ...] = (
             "for f in status stat limits cgroup mountinfo attr/current attr/apparmor/current; do"
             ' [ -e /proc/$p/$f ] && set -- "$@" /proc/$p/$f; done'
         )
-        + '[ $# -gt 0 ] || exit 0\ngrep -aH ^ -- "$@"; exit 0',
+        + '[ $# -gt 0 ] || exit 66\ngrep -aH ^ -- "$@"; exit 0',
         "state, age, limits, cgroup and confinement of the running QEMU processes",
         max_bytes=8 * MAX_BYTES,
     ),
     shell(
         "qemu_threads",
-        _EACH_QEMU.format('set -- "$@" /proc/$p/task') + "[ $# -gt 0 ] || exit 0\n"
+        _EACH_QEMU.format('set -- "$@" /proc/$p/task') + "[ $# -gt 0 ] || exit 66\n"
         "grep -raHE '^(Name|Cpus_allowed_list):' --include=status \"$@\" 2>/dev/null; exit 0",
         "names and CPU affinity of the threads of the running QEMU processes",
         max_bytes=8 * MAX_BYTES,
@@ -145,7 +145,7 @@ LIBVIRT: tuple[Probe, ...] = (
             "    done\n"
             "  done ;; esac; done </proc/$p/cgroup"
         )
-        + '[ $# -gt 0 ] || exit 0\ngrep -aH ^ -- "$@"; exit 0',
+        + '[ $# -gt 0 ] || exit 66\ngrep -aH ^ -- "$@"; exit 0',
         "memory, huge pages, swap and I/O limits of the cgroups of the running QEMU processes",
         max_bytes=8 * MAX_BYTES,
     ),
@@ -173,7 +173,7 @@ LIBVIRT: tuple[Probe, ...] = (
         "vhost-net descriptors and threads of the running QEMU processes",
         keyed=True,
         root=Root.MAY,
-        sudo=("ls -ln /proc/[0-9]*/fd",),
+        sudo=("ls -ln /proc/{pid}/fd",),
     ),
     shell(
         "vhost_net",
@@ -190,7 +190,8 @@ LIBVIRT: tuple[Probe, ...] = (
     files("sasl_conf", "/etc/sasl2/libvirt.conf", "SASL mechanisms of libvirt", root=Root.MAY),
     shell(
         "managers",
-        "for d in /etc/vdsm /etc/nova /etc/pve /var/run/kubevirt; do [ -e $d ] && echo $d; done; exit 0",
+        # /etc itself proves that somebody looked.
+        "for d in /etc /etc/vdsm /etc/nova /etc/pve /var/run/kubevirt; do [ -e $d ] && echo $d; done; exit 0",
         "traces of a platform that manages the guests (oVirt, OpenStack, Proxmox, KubeVirt)",
     ),
     files(

@@ -64,6 +64,7 @@ LOGS: tuple[Probe, ...] = (
         "command -v virt-admin >/dev/null || { echo 'virt-admin: not found' >&2; exit 127; }\n"
         "u=$(systemctl list-units --state=active --plain --no-legend --no-pager"
         f" {' '.join(f'{name}.service' for name in _ADMIN)}) || exit 1\n"
+        "echo @@$N active; printf '%s\\n' \"$u\"\n"
         "for d in $(printf '%s\\n' \"$u\" | while read -r n _; do echo ${n%.service}; done); do\n"
         f"  echo @@$N $d; timeout 10 $SUDO virt-admin -c $d:///system '{_ASK_LOGGING}' 2>&1\n"
         "done; exit 0",
@@ -72,7 +73,7 @@ LOGS: tuple[Probe, ...] = (
         root=Root.MUST,
         timeout_s=40,
         alone=True,
-        sudo=tuple(f"virt-admin -c {name}:///system {_ASK_LOGGING}" for name in _ADMIN),
+        sudo=tuple(f"virt-admin -c {name}:///system '{_ASK_LOGGING}'" for name in _ADMIN),
     ),
     command("audit_status", "auditctl -s", "state of the kernel's audit", root=Root.MUST, sos=("sos_commands/auditd/auditctl_-s",)),
     # Without --input-logs it reads standard input. The exit code is 1 when nothing matches.
@@ -129,7 +130,7 @@ LOGS: tuple[Probe, ...] = (
         root=Root.MUST,
         timeout_s=30,
         max_bytes=8 * MAX_BYTES,
-        sudo=("grep -raH --include=*.log . /var/log/libvirt/qemu",),
+        sudo=("grep -raH --include='*.log' . /var/log/libvirt/qemu",),
     ),
     shell(
         "log_sizes",
@@ -137,7 +138,7 @@ LOGS: tuple[Probe, ...] = (
         '[ $# -gt 0 ] || exit 66\n$SUDO du -skx "$@"',
         "how large the logs of libvirt and the journals are",
         root=Root.MAY,
-        sudo=("du -skx /var/log/libvirt /var/log/journal", "du -skx /var/log/libvirt"),
+        sudo=("du -skx /var/log/libvirt /var/log/journal", "du -skx /var/log/libvirt", "du -skx /var/log/journal"),
     ),
     shell(
         "rsyslog_conf",
@@ -148,8 +149,8 @@ LOGS: tuple[Probe, ...] = (
         "where rsyslog sends messages",
         root=Root.MAY,
         sudo=(
-            "grep -rh --include=*.conf . /etc/rsyslog.conf /etc/rsyslog.d",
-            "grep -rh --include=*.conf . /etc/rsyslog.conf",
+            "grep -rh --include='*.conf' . /etc/rsyslog.conf /etc/rsyslog.d",
+            "grep -rh --include='*.conf' . /etc/rsyslog.conf",
         ),
     ),
 )

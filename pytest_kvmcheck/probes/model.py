@@ -33,7 +33,9 @@ class Probe:
     asks for in another form has its place in gather/sostext.py.
     ``sos_sections``: the same for single sections of a keyed probe, as pairs of section and place.
     ``alone``: it may wait for storage or a daemon that hangs, and others shall not wait with it.
-    ``sudo``: the exact commands run by sudo, for the sudoers fragment.
+    ``sudo``: the exact commands run by sudo, for the sudoers fragment, as a shell would read them. ``{pid}`` is the number of
+    a process and ``{nic}`` the name of a network device; nothing else may vary, as a wildcard of sudoers opens other files too.
+    ``no_rule``: why (some of) what it is refused is lifted by no rule, but only by logging in as root.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Probe:
     sos: tuple[str, ...] = ()
     sos_sections: tuple[tuple[str, str], ...] = ()
     sudo: tuple[str, ...] = ()
+    no_rule: str = ""
     one_file: bool = False
     active: bool = False
     alone: bool = False

@@ -26,8 +26,8 @@ NETWORK: tuple[Probe, ...] = (
     shell(
         "nic_state",
         "[ -d /sys/class/net ] || exit 66\n"
-        "set --\nfor d in /sys/class/net/*/device; do d=${d%/device}; for f in carrier carrier_changes duplex speed; do"
-        ' set -- "$@" $d/$f; done\n'
+        "set --\nfor d in /sys/class/net/*/device; do [ -e $d ] || exit 66; d=${d%/device}\n"
+        'for f in carrier carrier_changes duplex speed; do set -- "$@" $d/$f; done\n'
         "for f in rx_packets rx_errors rx_missed_errors rx_dropped tx_packets tx_errors tx_dropped; do"
         ' set -- "$@" $d/statistics/$f; done; done\n'
         'grep -sH ^ "$@"; exit 0',
@@ -65,6 +65,7 @@ NETWORK: tuple[Probe, ...] = (
         when="[ -d /sys/module/team ]",
         keyed=True,
         root=Root.MUST,
+        sudo=("teamdctl {nic} state dump",),
     ),
     # Listing what is loaded loads nothing, but asking where nothing is loaded may: hence the conditions.
     shell(

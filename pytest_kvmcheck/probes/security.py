@@ -17,7 +17,13 @@ STATE_DIRS = (
 )
 
 #: Directories of private keys and secrets.
-_KEY_DIRS = "/etc/libvirt/secrets /etc/pki/libvirt/private /etc/pki/qemu /etc/pki/libvirt-*"
+_KEY_DIRS = (
+    *("/etc/libvirt/secrets", "/etc/pki/libvirt/private", "/etc/pki/qemu"),
+    *(f"/etc/pki/libvirt-{use}" for use in ("backup", "chardev", "migrate", "nbd", "spice", "vnc", "vxhs")),
+)
+_SHOW_KEYS = r"-maxdepth 2 \( -type d -o -type f \) -printf '%y %m %U %G %p\n'"
+_SHOW_FILES = r"-printf '%y %m %U %T@ %s|%l|%p\n'"
+_BELOW = r"-xdev -maxdepth 3 \( -type d -o -type f -o -type l \)"
 
 SECURITY: tuple[Probe, ...] = (
     files(
@@ -94,6 +100,7 @@ SECURITY: tuple[Probe, ...] = (
         timeout_s=30,
         alone=True,
         max_bytes=2 * MAX_BYTES,
+        no_rule="the paths of images are known on the host only",
     ),
     shell(
         "pool_files",
@@ -101,31 +108,38 @@ SECURITY: tuple[Probe, ...] = (
         'b=; for i in $u; do b="$b pool-dumpxml $i;"; done\n'
         f'p=; [ -z "$b" ] || p=$({VIRSH} "$b" 2>/dev/null | sed -nE \'s/^ *<path.(\\/[^<]*)<.*/\\1/p\' | sort -u)\n'
         "set --\nset -f; IFS='\n'\n"
-        'for d in $p; do case $d in /dev/*|/) ;; *) [ -d "$d" ] && set -- "$@" "$d" ;; esac; done\nunset IFS; set +f\n'
-        f'for d in {" ".join(STATE_DIRS)}; do [ -d $d ] && set -- "$@" $d; done\n'
+        't() { [ -d "$1" ] || { [ "$SUDO" ] && denied "${1%/*}"; }; }\n'
+        'for d in $p; do case $d in /dev/*|/) ;; *) t "$d" && set -- "$@" "$d" ;; esac; done\nunset IFS; set +f\n'
+        f'for d in {" ".join(STATE_DIRS)}; do t $d && set -- "$@" $d; done\n'
         "[ $# -gt 0 ] || exit 0\n"
-        "f() { o=$($SUDO timeout 10 find \"$@\" -printf '%y %m %U %T@ %s|%l|%p\\n') r=$?\n"
+        f'f() {{ o=$($SUDO timeout 10 find "$@" {_SHOW_FILES}) r=$?\n'
         '  [ -z "$o" ] || printf \'%s\\n\' "$o" | named 3 0; return $r; }\n'
         'a=; for d; do d=${d%/*}; while [ "$d" ]; do case "$a" in *"\n$d\n"*) break ;; esac; a="$a\n$d\n"; d=${d%/*}; done; done\n'
-        'f "$@" -xdev -maxdepth 3 \\( -type d -o -type f -o -type l \\) || exit\n'
-        "set -f; IFS='\n'; set -- $a; unset IFS\n"
-        '[ $# -eq 0 ] || f "$@" -maxdepth 0 -type d',
+        # A rule of sudo can name one directory. Those above are seen without, unless they lie below a closed one.
+        f'if [ "$SUDO" ]; then for d; do f "$d" {_BELOW} || {{ r=$?; [ $r = 1 ] && [ ! -d "$d" ]; }} || exit $r; done\n'
+        f'else f "$@" {_BELOW} || exit; fi\n'
+        "set -f; IFS='\n'; set -- $a; unset IFS; [ $# -gt 0 ] || exit 0\n"
+        '[ -z "$SUDO" ] || { a=$(SUDO= f "$@" -maxdepth 0 -type d 2>/dev/null) && { printf "%s\\n" "$a"; exit 0; }; }\n'
+        'f "$@" -maxdepth 0 -type d',
         "files of libvirt's directories and of the pools: mode, age and size",
         root=Root.MUST,
         timeout_s=30,
         alone=True,
         max_bytes=4 * MAX_BYTES,
-        sudo=(),
+        sudo=tuple(f"timeout 10 find {directory} {_BELOW} {_SHOW_FILES}" for directory in STATE_DIRS),
+        no_rule="pools are where their XML says, and a rule cannot name a directory that it does not know",
     ),
     shell(
         "key_modes",
-        f'set --; for d in {_KEY_DIRS}; do [ -d $d ] && set -- "$@" $d; done\n'
-        "[ $# -gt 0 ] || exit 0\n"
-        "o=$($SUDO find -L \"$@\" -maxdepth 2 \\( -type d -o -type f \\) -printf '%y %m %U %G %p\\n'); r=$?\n"
+        # One command a directory: that is what a rule of sudo can name.
+        f"o=$(r=0; for d in {' '.join(_KEY_DIRS[:3])} /etc/pki/libvirt-*; do\n"
+        f"  if [ -d $d ]; then $SUDO find -L $d {_SHOW_KEYS} || r=$?\n"
+        f'  elif [ "$SUDO" ] && denied ${{d%/*}}; then $SUDO find -L $d {_SHOW_KEYS}; fi\ndone; exit $r); r=$?\n'
         '[ -z "$o" ] || printf \'%s\\n\' "$o" | named 3 4; exit $r',
         "who may read private keys and secrets",
         root=Root.MUST,
-        sudo=(),
+        sudo=tuple(f"find -L {directory} {_SHOW_KEYS}" for directory in _KEY_DIRS),
+        no_rule="a directory /etc/pki/libvirt-* whose name is none that libvirt documents has no rule",
     ),
     files(
         "certificates",
@@ -135,7 +149,7 @@ SECURITY: tuple[Probe, ...] = (
     ),
     shell(
         "nova_migration",
-        "f=/etc/nova/nova.conf; [ -e $f ] || exit 66\n$SUDO grep -h live_migration_ $f; [ $? -le 1 ]",
+        "f=/etc/nova/nova.conf; [ -e $f ] || denied /etc/nova || exit 66\n$SUDO grep -h live_migration_ $f; [ $? -le 1 ]",
         "how OpenStack migrates guests",
         root=Root.MUST,
         sudo=("grep -h live_migration_ /etc/nova/nova.conf",),

@@ -38,6 +38,12 @@ _UNITS = (
 #: and rpm names a file so while it installs it: libssl.so.3;65f1c2d3. Sockets (.sock), memfd and huge pages are none.
 DELETED_LIBRARY = r"\.so([.;][^/]*)? \(deleted\)$"
 
+#: The programs of all processes as ``ls -l`` would show them, by a fixed command.
+_EXECUTABLES = (
+    r"find /proc -maxdepth 2 \( -path '/proc/[!0-9]*' -o -path '/proc/[0-9]*/[!e]*' \) -prune"
+    r" -o -name exe -printf '%M %n - %p = %l\n'"
+)
+
 SERVICES: tuple[Probe, ...] = (
     # systemctl is asked about every daemon before anything touches a socket that would start one.
     command(
@@ -72,7 +78,8 @@ SERVICES: tuple[Probe, ...] = (
         "the running kernel, the installed ones, and whether a reboot was asked for",
         keyed=True,
     ),
-    # Two processes for all: the programs that daemons and guests run, and libraries that are gone from the disk.
+    # Two processes for all: the programs that daemons and guests run, and libraries that are gone from the disk. By sudo the
+    # programs are picked from those of all processes and each one's libraries are asked for: there a rule is for one command.
     shell(
         "programs",
         "set --\n"
@@ -83,13 +90,17 @@ SERVICES: tuple[Probe, ...] = (
         '  [ -d /proc/$p ] && set -- "$@" $p\n'
         "done\n"
         "echo @@$N exe; [ $# -gt 0 ] || exit 0\n"
-        'l=; for p; do l="$l /proc/$p/exe"; done; $SUDO ls -ln $l 2>&1\n'
-        'echo @@$N libraries; l=; for p; do l="$l /proc/$p/maps"; done\n'
-        f"$SUDO grep -HF '(deleted)' $l 2>&1 | grep -E '{DELETED_LIBRARY}|^(grep|sudo): '; exit 0",
+        'k= l= m=; for p; do k="$k|$p" l="$l /proc/$p/exe" m="$m /proc/$p/maps"; done\n'
+        f'if [ "$SUDO" ]; then $SUDO {_EXECUTABLES} 2>&1 |'
+        ' grep -E "/proc/(${k#|})/exe( = |\')|^sudo: |^find: [^/]*$"\n'
+        "else ls -ln $l 2>&1; fi\n"
+        "echo @@$N libraries\n"
+        "if [ \"$SUDO\" ]; then for f in $m; do $SUDO grep -HF '(deleted)' $f; done; else grep -HF '(deleted)' $m; fi 2>&1 |"
+        f" grep -E '{DELETED_LIBRARY}|^(grep|sudo): '; exit 0",
         "programs and libraries of libvirt's daemons and of running guests that were replaced on the disk",
         keyed=True,
         root=Root.MUST,
-        sudo=("ls -ln /proc/[0-9]*/exe", "grep -HF (deleted) /proc/[0-9]*/maps"),
+        sudo=(_EXECUTABLES, "grep -HF '(deleted)' /proc/{pid}/maps"),
     ),
     # Asking iptables or nft may load their modules: they are asked only about what is loaded.
     shell(

@@ -91,7 +91,10 @@ STORAGE: tuple[Probe, ...] = (
         "$SUDO grep -rHE '^node.startup = ' \"$@\"; r=$?; [ $r -le 1 ] && exit 0; exit $r",
         "iSCSI targets on record, and whether they are logged in at boot",
         root=Root.MAY,
-        sudo=("grep -rHE '^node.startup = ' /etc/iscsi/nodes", "grep -rHE '^node.startup = ' /var/lib/iscsi/nodes"),
+        sudo=tuple(
+            f"grep -rHE '^node.startup = ' {places}"
+            for places in ("/etc/iscsi/nodes", "/var/lib/iscsi/nodes", "/etc/iscsi/nodes /var/lib/iscsi/nodes")
+        ),
     ),
     files(
         "nvme",

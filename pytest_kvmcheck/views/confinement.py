@@ -10,6 +10,7 @@ from pytest_kvmcheck.facts.access import Access, Found, Group, parse_found, pars
 from pytest_kvmcheck.facts.certificates import Certificate, parse_certificates
 from pytest_kvmcheck.facts.denials import Denial, denied, parse_denials
 from pytest_kvmcheck.facts.libvirtconf import Value, parse_conf
+from pytest_kvmcheck.facts.listing import parse_paths
 from pytest_kvmcheck.facts.novaconf import parse_options
 from pytest_kvmcheck.facts.procfs import parse_mountinfo
 from pytest_kvmcheck.views.domains import Domain, running_domains
@@ -70,7 +71,13 @@ def qemu_settings(host: Host) -> dict[str, Value]:
 def label_of(domain: Domain) -> str:
     """Return the label of the running QEMU: an SELinux context, or a profile of AppArmor with its mode."""
     for name in ("attr/apparmor/current", "attr/current"):
-        text = proc_file(domain, name)
+        try:
+            text = proc_file(domain, name)
+        except EvidenceMissing as missing:
+            # Without a security module the file is there, and reading it an invalid argument.
+            if missing.cause is not Cause.FAILED or not missing.detail.endswith(": Invalid argument"):
+                raise
+            continue
         if text is not None and text.strip("\0 \n\r"):
             return text.strip("\0 \n\r")
     raise EvidenceMissing(Cause.MISSING, f"the kernel does not tell the label of {domain}", "qemu_proc")
@@ -103,7 +110,7 @@ def denials(host: Host) -> tuple[Denial, ...]:
 @fact
 def sockets(host: Host) -> dict[str, Access]:
     """Sockets of libvirt by path."""
-    host.evidence.text("libvirt_access")
+    host.evidence.head("libvirt_access")
     found = host.evidence.parsed(f"libvirt_access{KEY_SEPARATOR}sockets", parse_modes)
     found = {path: access for path, access in found.items() if access.kind == "socket"}
     if not found:
@@ -114,7 +121,7 @@ def sockets(host: Host) -> dict[str, Access]:
 @fact
 def controlling_groups(host: Host) -> dict[str, Group]:
     """The groups that may control libvirt by name, with those whose primary group it is."""
-    host.evidence.text("libvirt_access")
+    host.evidence.head("libvirt_access")
     place = "libvirt_access" if _accounts_not_asked(host) else "libvirt_accounts"
     found = host.evidence.parsed(f"{place}{KEY_SEPARATOR}groups", parse_groups)
     primary = host.evidence.parsed(f"{place}{KEY_SEPARATOR}primary", parse_primary)
@@ -144,8 +151,8 @@ def accounts_not_asked(host: Host) -> EvidenceMissing | None:
 
 def polkit_guards(host: Host) -> bool:
     """Whether libvirt's actions are known to polkit: then polkit is the default of read-write sockets."""
-    host.evidence.text("libvirt_access")
-    return bool(host.evidence.text(f"libvirt_access{KEY_SEPARATOR}polkit").strip())
+    host.evidence.head("libvirt_access")
+    return bool(host.evidence.parsed(f"libvirt_access{KEY_SEPARATOR}polkit", parse_paths))
 
 
 @fact

@@ -10,6 +10,7 @@ from pytest_kvmcheck.facts.cpuinfo import CpuInfo, parse_cpuinfo
 from pytest_kvmcheck.facts.cpulist import parse_cpulist
 from pytest_kvmcheck.facts.cputopology import CpuPlace, Smt, parse_siblings, parse_smt, parse_topology
 from pytest_kvmcheck.facts.devicenode import Account, Node, parse_id, parse_node
+from pytest_kvmcheck.facts.listing import parse_kvm_modules
 from pytest_kvmcheck.facts.uname import Uname, parse_uname
 from pytest_kvmcheck.views.domains import virsh
 from pytest_kvmcheck.views.host import Host, fact
@@ -71,7 +72,7 @@ def smt(host: Host) -> Smt | None:
 @fact
 def kvm_modules(host: Host) -> frozenset[str]:
     """KVM modules, loaded or built in: the names below /sys/module."""
-    return frozenset(host.evidence.text("kvm_modules").split())
+    return host.evidence.parsed("kvm_modules", parse_kvm_modules)
 
 
 @fact

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
-from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
+from pytest_kvmcheck.evidence import KEY_SEPARATOR, NOT_PERMITTED, Record, parsing
 from pytest_kvmcheck.facts.domain import DomainXml, parse_domain
 from pytest_kvmcheck.facts.domainlist import parse_uuids
 from pytest_kvmcheck.facts.dominfo import DomInfo, parse_dominfo, parse_state
@@ -18,9 +19,12 @@ from pytest_kvmcheck.facts.pool import Info, Pool, parse_info, parse_pool
 from pytest_kvmcheck.facts.virtnet import VirtNetwork, parse_network
 from pytest_kvmcheck.facts.virttables import parse_table
 from pytest_kvmcheck.gather import budget
+from pytest_kvmcheck.probes import PROBES
 from pytest_kvmcheck.views.host import Host, fact
 
 T = TypeVar("T")
+
+_NO_POLKIT = re.compile(r"system bus|\bD-?Bus\b|PolicyKit1? was not provided", re.IGNORECASE)
 
 #: The check that reports a libvirt daemon that does not answer; what depends on it is blocked by it.
 DAEMON_CHECK = "KVM-SVC-001"
@@ -54,12 +58,31 @@ def _answered(host: Host, probe: str) -> bool:
     record = host.evidence.record(probe)
     if record.cause is Cause.TIMEOUT and len(host.evidence.keyed(probe)) > 1:
         return True
-    if record.cause in (Cause.LOST, Cause.NOT_COLLECTED, Cause.TRUNCATED):
+    # Only the first question tells of the daemon when time runs out: the others are about domains, one of which may hang.
+    ours = record.cause is Cause.TIMEOUT and not (probe == "virsh" and daemon_hangs(record))
+    if ours or record.cause in (Cause.LOST, Cause.NOT_COLLECTED, Cause.TRUNCATED):
         host.evidence.whole(probe)
     if record.cause or (record.rc and not host.evidence.keyed(probe)) or record.stdout.strip():
         why = f"{record.cause}: {record.complaint}" if record.cause else record.complaint
-        raise EvidenceMissing(Cause.BLOCKED, f"no libvirt daemon answers ({why})", probe, DAEMON_CHECK)
+        what = "libvirt refuses to answer" if refusal(record) else "no libvirt daemon answers"
+        raise EvidenceMissing(Cause.BLOCKED, f"{what} ({why})", probe, DAEMON_CHECK)
     return True
+
+
+def daemon_hangs(record: Record) -> bool:
+    """Return whether virsh waited for the daemon for as long as it was given."""
+    return record.overran(PROBES["virsh"].timeout_s)
+
+
+def refusal(record: Record) -> Cause | None:
+    """Return why a call of virsh was refused by a daemon that is there: not permitted, or it failed to find out whether it is.
+
+    None when nothing says that anybody is there. Without polkit, or D-Bus to ask it, libvirtd refuses all but root.
+    """
+    said = f"{record.stderr}\n{record.stdout}"
+    if _NO_POLKIT.search(said):
+        return Cause.FAILED
+    return Cause.NOT_PERMITTED if NOT_PERMITTED.search(said) else None
 
 
 #: The same for other views whose probes call virsh.

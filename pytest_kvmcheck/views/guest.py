@@ -50,7 +50,7 @@ def guest_disks(guest: Host) -> dict[str, GuestDisk]:
 @fact
 def channels(guest: Host) -> dict[str, Channels]:
     """Queues of the virtio network cards by name."""
-    guest.evidence.text("guest_channels")
+    guest.evidence.head("guest_channels")
     return {
         name: guest.evidence.parsed(f"guest_channels:{name}", parse_channels) for name in guest.evidence.keyed("guest_channels")
     }

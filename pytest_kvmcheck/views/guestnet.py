@@ -108,7 +108,7 @@ def filter_chains(host: Host) -> tuple[Chain, ...]:
     """Chains of the packet filter that hang on a hook, by nftables (iptables-nft included) and the older iptables."""
     found: list[Chain] = []
     for family in ("ip", "ip6"):
-        host.evidence.text("iptables")
+        host.evidence.head("iptables")
         found += host.evidence.parsed(f"iptables{KEY_SEPARATOR}{family}", lambda text, family=family: parse_iptables(text, family))  # type: ignore[misc]
     if host.evidence.record("nftables").cause is not Cause.SKIPPED:  # without the module there are no rules
         found += host.evidence.parsed("nftables", parse_nft)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.versions import Versions, parse_packages, parse_versions
 from pytest_kvmcheck.views.cpu import capabilities
@@ -30,7 +31,10 @@ def libvirt_uuid(host: Host) -> set[str]:
 
 def machine_id(host: Host) -> set[str]:
     """/etc/machine-id, the identity of the installation."""
-    return {host.evidence.text("machine_id").strip()} - {"", "uninitialized"}
+    text = host.evidence.text("machine_id").strip()
+    if not re.fullmatch(r"[0-9a-f]{32}|uninitialized|", text):
+        raise EvidenceMissing(Cause.UNPARSABLE, f"/etc/machine-id is {text[:40]!r}", "machine_id")
+    return {text} - {"", "uninitialized"}
 
 
 def _from_files(host: Host, probe: str, pattern: str) -> set[str]:

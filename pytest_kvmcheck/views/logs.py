@@ -8,9 +8,11 @@ from pytest_kvmcheck.facts.audit import AuditStatus, ControlRecord, parse_audit_
 from pytest_kvmcheck.facts.du import parse_sizes
 from pytest_kvmcheck.facts.journal import Message, parse_messages
 from pytest_kvmcheck.facts.journaldconf import parse_journald_conf
+from pytest_kvmcheck.facts.listing import parse_paths
 from pytest_kvmcheck.facts.loglevels import Logging, parse_logging
 from pytest_kvmcheck.facts.qemulog import QemuLog, parse_qemu_logs
 from pytest_kvmcheck.facts.rsyslog import Action, parse_actions
+from pytest_kvmcheck.facts.systemstate import parse_active
 from pytest_kvmcheck.probes.logs import JOURNAL_LINES
 from pytest_kvmcheck.views.domains import Domain
 from pytest_kvmcheck.views.host import Host, fact
@@ -19,8 +21,12 @@ from pytest_kvmcheck.views.host import Host, fact
 @fact
 def running_daemons(host: Host) -> tuple[str, ...]:
     """Names of the daemons that ran and were asked what they log."""
-    host.evidence.text("virt_admin")
-    return tuple(host.evidence.keyed("virt_admin"))
+    host.evidence.head("virt_admin")
+    active = host.evidence.parsed(f"virt_admin{KEY_SEPARATOR}active", parse_active)
+    asked = set(host.evidence.keyed("virt_admin")) - {"active"}
+    if asked != {name.removesuffix(".service") for name in active}:
+        raise EvidenceMissing(Cause.UNPARSABLE, "the daemons that were asked are not those that run", "virt_admin")
+    return tuple(sorted(asked))
 
 
 def logging_of(host: Host, daemon: str) -> Logging:
@@ -40,11 +46,13 @@ def audit_failures(host: Host) -> tuple[ControlRecord, ...]:
     record = host.evidence.whole("audit_failures")
     if record.rc == 1 and not record.stdout.strip() and record.stderr.strip() in ("", "<no matches>"):
         return ()
+    if record.rc == 0 and not record.stdout.strip():
+        raise EvidenceMissing(Cause.EMPTY, "ausearch says neither what failed nor that nothing did", "audit_failures")
     return host.evidence.parsed("audit_failures", parse_control_records)
 
 
 def _journal(host: Host, section: str) -> tuple[Message, ...]:
-    host.evidence.text("journal")
+    host.evidence.head("journal")
     # The line of the kernel proves that the journal may be read.
     if not host.evidence.parsed(f"journal{KEY_SEPARATOR}control", parse_messages):
         raise EvidenceMissing(Cause.EMPTY, "the journal does not show even a line of the kernel", "journal")
@@ -81,7 +89,7 @@ def journald_settings(host: Host) -> dict[str, str]:
 @fact
 def journal_dirs(host: Host) -> tuple[str, ...]:
     """Directories in which a journal is kept."""
-    return tuple(host.evidence.text("journal_dirs").splitlines())
+    return host.evidence.parsed("journal_dirs", parse_paths)
 
 
 @fact

@@ -113,7 +113,7 @@ def full_name(host: Host) -> str:
 
 def lookup(host: Host, what: str) -> Lookup:
     """Return an answer of getent about the host's own name: ``addresses``, ``dns`` or ``reverse/ADDRESS``."""
-    host.evidence.text("name_lookup")
+    host.evidence.head("name_lookup")
     return host.evidence.parsed(f"name_lookup{KEY_SEPARATOR}{what}", parse_getent)
 
 
@@ -173,7 +173,7 @@ def fastest_mode(host: Host, name: str) -> int:
     """Return the fastest link mode (Mbit/s) that the card supports by ethtool, 0 when nobody tells."""
     if host.evidence.record("ethtool").cause is Cause.MISSING:
         return 0
-    host.evidence.text("ethtool")
+    host.evidence.head("ethtool")
     if f"ethtool{KEY_SEPARATOR}{name}" not in host.evidence.records:
         return 0
     return host.evidence.parsed(f"ethtool{KEY_SEPARATOR}{name}", parse_fastest)
@@ -181,7 +181,7 @@ def fastest_mode(host: Host, name: str) -> int:
 
 def team(host: Host, name: str) -> Team:
     """Return the state of a team by its daemon."""
-    host.evidence.text("teams")
+    host.evidence.head("teams")
     return host.evidence.parsed(f"teams{KEY_SEPARATOR}{name}", parse_team)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pytest_kvmcheck.errors import Cause, EvidenceMissing, ParseError
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Files, parsing
 from pytest_kvmcheck.facts.cgroup import parse_counters_of_cgroup, parse_numa_stat
@@ -16,10 +18,12 @@ from pytest_kvmcheck.views.host import Host, fact
 @fact
 def qemu_processes(host: Host) -> dict[str, QemuProcess]:
     """The running QEMU processes by UUID of their domain. One whose command line cannot be read is left out."""
-    host.evidence.text("qemu_process")
+    host.evidence.head("qemu_process")
     found = {}
     for pid in host.evidence.keyed("qemu_process"):
         text = host.evidence.text(f"qemu_process{KEY_SEPARATOR}{pid}")
+        if text.strip() and not text.startswith("/"):  # libvirt starts all that it starts by their paths
+            raise EvidenceMissing(Cause.UNPARSABLE, f"not the command line of process {pid}: {text[:60]!r}", "qemu_process")
         try:
             process = parse_process(pid, text)
         except ParseError:
@@ -135,7 +139,7 @@ def huge_memory_by_node(domain: Domain) -> dict[int, int]:
     if any(found.values()):
         return found
     evidence, pid = domain.host.evidence, process_of(domain).pid
-    evidence.text("qemu_huge_maps")
+    evidence.head("qemu_huge_maps")
     probe = f"qemu_huge_maps{KEY_SEPARATOR}{pid}"
     if probe not in evidence.records:
         why = f"where the huge pages of {domain} are is told to an account of root only, not by sudo"
@@ -146,13 +150,15 @@ def huge_memory_by_node(domain: Domain) -> dict[int, int]:
 @fact
 def strays(host: Host) -> tuple[tuple[QemuProcess, dict[str, tuple[int | None, int | None]]], ...]:
     """QEMU processes that are none of the system's libvirt, with their limits."""
-    host.evidence.text("qemu_strays")
+    host.evidence.head("qemu_strays")
     found = []
     for key in host.evidence.keyed("qemu_strays"):
         pid, _, part = key.partition("/")
         if part == "cmdline":
             probe = f"qemu_strays{KEY_SEPARATOR}{pid}"
             args = host.evidence.text(f"{probe}/cmdline").split("\n")
+            if args[0] and not re.search("qemu|kvm", args[0]):
+                raise EvidenceMissing(Cause.UNPARSABLE, f"not the command line of a QEMU: {args[0][:60]!r}", f"{probe}/cmdline")
             found.append((QemuProcess(int(pid), "", tuple(args)), host.evidence.parsed(f"{probe}/limits", parse_limits)))
     return tuple(found)
 

@@ -123,7 +123,7 @@ def asked_actively(host: Host) -> bool:
 
 def pinged(host: Host, peer: Peer) -> Probe:
     """Return what the pings to *peer* gave. Raises :class:`EvidenceMissing`."""
-    host.evidence.text("storage_ping")
+    host.evidence.head("storage_ping")
     place = f"storage_ping{KEY_SEPARATOR}{peer.address}"
     device, mtu = host.evidence.parsed(f"{place}/way", parse_way)
     if mtu <= ORDINARY_MTU:

@@ -15,6 +15,7 @@ from pytest_kvmcheck.facts.kernels import Release, Running, parse_images, parse_
 from pytest_kvmcheck.facts.libvirtconf import Value, parse_conf
 from pytest_kvmcheck.facts.libvirtguests import parse_settings_file
 from pytest_kvmcheck.facts.libvirtrules import parse_iptables, parse_nft_table, parse_nft_tables
+from pytest_kvmcheck.facts.managers import parse_managers
 from pytest_kvmcheck.facts.programs import Program, parse_deleted_libraries, parse_programs
 from pytest_kvmcheck.facts.shellvars import parse_assignments
 from pytest_kvmcheck.facts.systemd import Unit, parse_units
@@ -68,13 +69,7 @@ def failed_units(host: Host) -> tuple[str, ...]:
 @fact
 def managers(host: Host) -> tuple[str, ...]:
     """Platforms that manage the guests of this host, by their traces in /etc."""
-    names = {
-        "/etc/vdsm": "oVirt",
-        "/etc/nova": "OpenStack",
-        "/etc/pve": "Proxmox",
-        "/var/run/kubevirt": "KubeVirt",
-    }
-    return tuple(names.get(line, line) for line in host.evidence.text("managers").split())
+    return host.evidence.parsed("managers", parse_managers)
 
 
 def in_use(host: Host, names: Iterable[str]) -> list[str]:
@@ -209,7 +204,7 @@ def tainted(host: Host) -> frozenset[int]:
 
 
 def _section(host: Host, probe: str, name: str) -> str:
-    host.evidence.text(probe)
+    host.evidence.head(probe)
     return f"{probe}{KEY_SEPARATOR}{name}"
 
 
@@ -266,7 +261,7 @@ class Repositories:
 
 
 def _updates_tool(host: Host) -> str:
-    host.evidence.text("updates")
+    host.evidence.head("updates")
     tools = {key.partition("/")[0] for key in host.evidence.keyed("updates")}
     if len(tools) != 1:
         raise EvidenceMissing(Cause.MISSING, "neither apt, dnf nor zypper told of its repositories", "updates")
@@ -374,7 +369,10 @@ class LibvirtRules:
 @fact
 def filter_tools(host: Host) -> tuple[str, ...]:
     """The tools for packet filters that are installed."""
-    return tuple(host.evidence.text(_section(host, "libvirt_rules", "tools")).split())
+    tools = tuple(host.evidence.text(_section(host, "libvirt_rules", "tools")).split())
+    if set(tools) - {"nft", "iptables-save", "ip6tables-save"}:
+        raise EvidenceMissing(Cause.UNPARSABLE, f"not tools for packet filters: {' '.join(tools)[:60]!r}", "libvirt_rules")
+    return tools
 
 
 @fact

@@ -5,15 +5,22 @@ from __future__ import annotations
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import parsing
 from pytest_kvmcheck.facts.dmsetup import parse_dmsetup
+from pytest_kvmcheck.facts.listing import parse_paths, parse_scsi_names
 from pytest_kvmcheck.facts.multipath import MultipathMap, parse_maps
 from pytest_kvmcheck.facts.scsi import DmMap, parse_dm_maps, parse_wwids
 from pytest_kvmcheck.views.host import Host, fact
 
 
 @fact
+def scsi_disks(host: Host) -> tuple[str, ...]:
+    """Names of the SCSI disks."""
+    return host.evidence.parsed("scsi_disks", parse_scsi_names)
+
+
+@fact
 def wwids(host: Host) -> dict[str, tuple[str, ...]]:
     """SCSI disks by WWID; a WWID of several disks is one LUN."""
-    disks = host.evidence.text("scsi_disks").split()
+    disks = scsi_disks(host)
     files = host.evidence.files("scsi_wwids")
     if files.partial:
         for disk in disks:
@@ -28,7 +35,7 @@ def wwids(host: Host) -> dict[str, tuple[str, ...]]:
 @fact
 def dm_maps(host: Host) -> tuple[DmMap, ...]:
     """Device-mapper maps, sorted by name."""
-    slaves = host.evidence.text("dm_slaves")
+    slaves = "\n".join(host.evidence.parsed("dm_slaves", parse_paths))
     files = host.evidence.files("dm_maps")
     files.demand_all_readable()
     return parsing("dm_slaves", lambda text: parse_dm_maps(files, text), slaves)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, parsing
 from pytest_kvmcheck.facts.chrony import Source, Tracking, parse_sources, parse_tracking
 from pytest_kvmcheck.facts.chronyconf import Directives, parse_chrony_conf
+from pytest_kvmcheck.facts.detectvirt import parse_detect_virt
 from pytest_kvmcheck.facts.ntp import NtpVariables, Peer, parse_epoch, parse_ntp, parse_peers
 from pytest_kvmcheck.facts.ptpconf import PtpConf, parse_ptp_conf
 from pytest_kvmcheck.facts.ptplog import PtpLog, parse_ptp_log
@@ -67,7 +66,7 @@ def ntp_peers(host: Host) -> tuple[Peer, ...] | None:
 @fact
 def time_daemons(host: Host) -> tuple[Daemon, ...]:
     """Processes that keep clocks, as far as they may be seen. Debian's chronyd is two: a helper of its own."""
-    host.evidence.text("time_daemons")
+    host.evidence.head("time_daemons")
     found = []
     for pid in host.evidence.keyed("time_daemons"):
         text = host.evidence.text(f"time_daemons{KEY_SEPARATOR}{pid}")
@@ -163,8 +162,4 @@ def container(host: Host) -> str:
 
 
 def _detected(host: Host) -> tuple[str, str]:
-    text = host.evidence.text("detect_virt")
-    match = re.fullmatch(r"([a-z0-9-]+)(?:\ncontainer ([a-z0-9-]+))?", text.strip())
-    if not match:
-        raise EvidenceMissing(Cause.UNPARSABLE, f"systemd-detect-virt says {text.strip()[:40]!r}", "detect_virt")
-    return match[1], match[2] or ""
+    return host.evidence.parsed("detect_virt", parse_detect_virt)
