@@ -137,8 +137,12 @@ def held() -> Iterator[None]:
             )
             _pipe = watchdog.stdin.fileno() if watchdog.stdin else None
             yield
-        finally:
+        except BaseException:
             end_all()
+            raise
+        finally:
+            for session in list(_sessions):  # of hosts that were given up
+                end(session)
             _pipe = None
             if watchdog and watchdog.stdin:
                 watchdog.stdin.close()

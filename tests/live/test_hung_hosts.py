@@ -115,3 +115,13 @@ def test_no_process_is_left(farm: Farm, silent: int) -> None:
     plan.gather(made, lambda *_: None)
     after = subprocess.run(["pgrep", "-c", "-f", f"hung[0-9]*-{silent}"], capture_output=True, text=True).stdout
     assert (before, after) == ("0\n", "0\n")
+
+
+def test_one_gathering_after_the_other(farm: Farm) -> None:
+    """What ends all of one run does not end what is started after it."""
+    from pytest_kvmcheck.gather.transport import bounded
+
+    made = plan.make(Settings(), "ssh://nobody", Connection(ssh_config=str(farm.config), deadline_s=5))
+    plan.gather(made, lambda *_: None)
+    answer = bounded(["/bin/sh", "-c", "sleep 0.2; echo there"], 10)
+    assert (answer.stdout, answer.rc, answer.stopped) == (b"there\n", 0, None)
