@@ -23,7 +23,7 @@ _NAMES = (
     r"passw|passphrase|passcode|keyphrase|pwd|secret|token|credential|authorization|cookie|community|createuser|dhcert",
     r"(?:api|access|auth|private|preshared|shared|session|encryption|encrypt|signing|master|client|server|account|storage|host|wpa|sa"
     r"|tls|enc|crypt|luks|hmac|md5|sha\d*|aws|ceph|volume|recovery|unlock|group)[_.-]?key",
-    r"(?<![a-z])(?:psk|pass|pw|otp|chap|sae|wpa|netrc|bindpw|rootpw|crypto|bearer|jwt)(?![a-z])",
+    r"(?<![a-z])(?:psk|pass|pw|otp|chap|sae|wpa|netrc|bindpw|rootpw|requirepass|masterauth|crypto|bearer|jwt)(?![a-z])",
     r"""(?<![a-z])pin(?:_?code)?(?=\\?["']?[ \t]{0,4}=|["'][ \t]*:)""",
 )
 _NAME = re.compile("|".join(_NAMES), re.IGNORECASE)
@@ -42,11 +42,15 @@ def names_a_secret(name: str) -> bool:
 _ASSIGNED = re.compile(
     r"""[\w.\-\[\]]{0,48}(?:\\?["']|&quot;|&apos;)?\]?[ \t]{0,16}(?:=>|:=|==?|:|&gt;|>)[ \t]{0,16}""",
 )
-_EQUALS = re.compile(r"""[\w.\-\[\]]{0,48}(?:\\?["'])?[ \t]{0,16}=[ \t]{0,16}""")
-_EQUALS_OR_COLON = re.compile(r"""[\w.\-\[\]]{0,48}(?:\\?["'])?[ \t]{0,16}(?:=|:(?=[ \t"'])|(?<=["']):)[ \t]{0,16}""")
+_SIGN = re.compile(r"""[\w.\-\[\]]{0,48}(?:\\?["'])?[ \t]{0,16}(?:=|:(?=[ \t"'])|(?<=["']):)[ \t]{0,16}""")
 _BLANK = re.compile(
     r"""[\w.\-]{0,48}["']?[ \t]{1,16}(?:(?:is|was|for|to|of)[ \t]{1,4}(?:\S{1,64}[ \t]{1,4}(?:is|was)[ \t]{1,4})?)?"""
 )
+
+#: Before and after the middle of a name that is a word of its own: blanks, or dashes of an option; then a word that has digits,
+#: capitals or signs.
+_HEAD = re.compile(r"(?<![^\s\"'(\[|:])-{0,2}[\w-]{0,40}$")
+_NO_WORD = re.compile(r"\w{0,12}[\"']?[ \t]{1,16}(?:(?:is|was)[ \t]{1,4})?[a-z.,:;)(\[\]]{0,64}[^\sa-z.,:;)(\[\]]")
 
 #: A word after a blank that may as well be prose: "password authentication failed".
 _PROSE = re.compile(r"\(?[a-z]{1,15}[.,:;)]?(?=\s|$)|[A-Z][a-z]{1,14}[.,:;)]?(?=\s|$)|-|[|&<>]+(?=\s|$)")
@@ -76,16 +80,17 @@ _SCHEMES = re.compile(r"(?i:\b(?:bearer|basic|negotiate|ntlm))[ \t]{1,4}(?P<s>[^
 
 #: Where one of the first stands in a line, what follows one of the second is a secret.
 _CARRIERS = (
-    (re.compile(r"secret|keyid|keyring", re.I), re.compile(r"""(?<![a-z])data\\?["']?[ \t]*[=:][ \t]*""", re.I)),
-    (re.compile(r"fw_cfg|fw-cfg|ignition|opt/|smbios|oem", re.I), re.compile(r"\b(?:string|value|data|serial|asset)=", re.I)),
+    (re.compile(r"""\bsecret[,"'\\\\]|qom-type|keyid""", re.I), re.compile(r"""(?<![a-z])data\\?["']?[ \t]*[=:][ \t]*""", re.I)),
+    (re.compile(r"fw_cfg|fw-cfg|ignition|opt/(?:com|org|io|ovmf)\b|smbios|oemstrings?", re.I), re.compile(r"\b(?:string|value|data|serial|asset)=", re.I)),
     (re.compile(r"credential", re.I), re.compile(r"\b(?:io\.systemd\.credential|systemd\.set_credential)[\w.]{0,16}[:=]", re.I)),
     (re.compile(r"-append\b|cmdline", re.I), re.compile(r"-append[ \t]+(?=[\"'])")),
     (re.compile(r"\b(?:machine|login|user) ", re.I), re.compile(r"\bpassword[ \t]+", re.I)),
     (re.compile(r"\b(?:sshpass|mysql\w*|mariadb\w*|smbclient|redis-cli)\b"), re.compile(r"(?<!\S)(?:-p|-a|-U)[ \t]*(?=\S)")),
     (
-        re.compile(r"\b(?:ipmitool|ldap\w+|curl|wget|snmp\w+|openssl)\b"),
+        re.compile(r"\b(?:ipmitool|ldap(?:search|modify|add|passwd|whoami)|curl|wget|snmp\w+|openssl)\b"),
         re.compile(r"(?<!\S)-(?:P|w|W|u|U|c|A|X|K|k|pass\w*)[ \t]+"),
     ),
+    (re.compile(r"createuser", re.I), re.compile(r"\b(?:SHA|MD5|AES|DES)[\w-]{0,8}[ \t]+")),
     (re.compile(r"--comment"), re.compile(r"--comment[ \t]+")),
 )
 #: ``-p X``: a password for many programs, a port or a protocol for others.
@@ -105,7 +110,7 @@ _LONG = 8192
 _HINT = re.compile(
     r"pass|pw|secret|token|cred|auth|cookie|key|psk|pin|otp|chap|sae|wpa|commun|createuser|dhcert|netrc|crypto|bearer|basic|digest"
     r"|negotiate|ntlm|jwt|eyj|a[ksbcri][iocd]a|gh[pousr]_|_pat_|gl[pr][at]|xox|npm_|hv[sbr]\.|sk-|pypi-|dop_|sg\.|\$|\{|scram|hex:|ascii:|0x|:[^@\s]*@"
-    r"|//|fw_cfg|fw-cfg|ignition|opt/|smbios|oem|-append|-p|curl|comment|[a-z0-9+/]{40}",
+    r"|//|fw_cfg|fw-cfg|ignition|opt/|smbios|oem|-append|-p|curl|wget|ldap|ipmi|snmp|redis|comment|[a-z0-9+/]{40}",
     re.IGNORECASE,
 )
 
@@ -142,23 +147,20 @@ def _hidden_lines(body: str, hide: Hide) -> str:
 
 
 def _line(line: str, hide: Hide) -> str:
-    if len(line) > _LONG:
-        line = _cut(line, hide)
-    else:
-        for carrier, start in _CARRIERS:
-            if carrier.search(line):
-                line = _after(line, start, hide)
-        line = _after(line, _DASH_P, hide, to_option=True)
-        line = _named(line, hide)
-    return _self_evident(line, hide, _userinfo)
+    return _self_evident(_announced(line, hide, None), hide, _userinfo)
 
 
 def _row(line: str, hide: Hide) -> str:
+    return _self_evident(_announced(line, hide, _SIGN), hide, _userinfo_of_url)
+
+
+def _announced(line: str, hide: Hide, sign: re.Pattern[str] | None) -> str:
     if len(line) > _LONG:
-        line = _cut(line, hide)
-    else:
-        line = _named(line, hide, _EQUALS if line.startswith("/") else _EQUALS_OR_COLON)
-    return _self_evident(line, hide, _userinfo_of_url)
+        return _cut(line, hide)
+    for carrier, start in _CARRIERS:
+        if carrier.search(line):
+            line = _after(line, start, hide)
+    return _named(_after(line, _DASH_P, hide, to_option=True), hide, sign)
 
 
 def _self_evident(line: str, hide: Hide, userinfo: Callable[[str, Hide], str]) -> str:
@@ -197,14 +199,17 @@ def _after(line: str, start: re.Pattern[str], hide: Hide, to_option: bool = Fals
 
 
 def _named(line: str, hide: Hide, sign: re.Pattern[str] | None = None) -> str:
-    """Hide the values of settings whose names say that they hold a secret; with *sign*, only of those followed by that."""
+    """Hide the values of settings whose names say that they hold a secret.
+
+    With *sign*, of those that this follows, or that stand alone before what is hardly a word of a language.
+    """
     parts, done, place = [], 0, 0
     while match := _NAME.search(line, place):
         place = match.end()
         option = False
         if assigned := (sign or _ASSIGNED).match(line, place):
             start = assigned.end()
-        elif sign:
+        elif sign and not (_HEAD.search(line, max(0, match.start() - 50), match.start()) and _NO_WORD.match(line, place)):
             continue
         elif (gap := _BLANK.match(line, place)) and line[match.start() - 1 : match.start()] != "<":
             start = gap.end()
