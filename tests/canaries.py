@@ -265,8 +265,8 @@ CMDLINE = tuple(
         ("rootpw={}", WORD), ('rootpw="{}"', ("plain", "blank", "comma")), ("netroot=iscsi:u:{}@10.0.0.1::3260::iqn", URL), ("rd.iscsi.password={}", WORD),
         ("rd.iscsi.in.password={}", WORD), ("cifsroot=//s/x cifsopts=user=u,pass={}", WORD), ("aws_secret_access_key={}", WORD), ("db_pass={}", WORD),
         ("wpa_psk={}", WORD), ("systemd.set_credential=a:{}", WORD), ("ds=nocloud;s=http://u:{}@h/", URL), ("rd.luks.key={}", WORD), ("ks=https://u:{}@h/ks", URL),
-        ("inst.rootpw={}", WORD), ("{}", WORD), ("root=iscsi:u:{}@h::3260:1:iqn", URL), ("root=live:https://u:{}@h/x", URL), ("-- {}", WORD), ("x=1 {}=2", ("plain",)),
-        ("rootpw={}", ("blank",)), ("ip=dhcp apikey={}", WORD), ("proxy=http://u:{}@p/", URL), ("kvm_intel.{}=1", ("plain",)),
+        ("inst.rootpw={}", WORD), ("{}", tuple(set(WORD) - {"equals"})), ("root=iscsi:u:{}@h::3260:1:iqn", URL), ("root=live:https://u:{}@h/x", URL), ("-- {}", tuple(set(WORD) - {"equals"})),
+        ("rootpw={}", ("blank",)), ("ip=dhcp apikey={}", WORD), ("proxy=http://u:{}@p/", URL),
     )
 )  # fmt: skip
 MOUNTS = tuple(
@@ -322,7 +322,7 @@ def settings_specimens(names: str = "rootpw password vnc_password api_token ldap
     yield Specimen("url", "URL=https://u:{}@h/", URL)
     yield Specimen("private key", "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----")
     yield Specimen("open quote", 'X="{}', LINE)
-    yield Specimen("bare", "{}", tuple(set(LINE) - {"hash"}))
+    yield Specimen("bare", "{}", tuple(set(LINE) - {"hash", "equals", "colon", "blank"}))  # those would be names and values
 
 
 #: In tables nothing but a sign, a URL or the form itself announces a secret.

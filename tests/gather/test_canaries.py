@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import defusedxml.ElementTree
 import pytest
@@ -57,8 +59,10 @@ def specimens(probe: str, section: str) -> Iterator[Specimen]:
         yield Specimen("snapshot", "token={}", ("plain", "slash"))
     elif probe in _LOGS:
         yield from canaries.LOG
-    else:
-        yield from canaries.WORDS
+    else:  # many probes, all of one form: each takes another handful of the shapes
+        for number, item in enumerate(canaries.WORDS):
+            chance = random.Random(f"{probe}/{section}/{number}")
+            yield replace(item, shapes=tuple(chance.sample(item.shapes, min(3, len(item.shapes)))))
 
 
 def _shown(specimen: Specimen, hidden: str, probe: str, section: str) -> str:
@@ -91,8 +95,9 @@ def test_nothing_of_a_secret_comes_out_of_a_probe(probe: str, section: str) -> N
             if leaks(hidden, kept.stdout):
                 found.append(f"{specimen.kind} ({shape}): {text[-300:]!r} -> {kept.stdout[-300:]!r}")
             again = redact_record(kept, KEY)
-            if (again.stdout, again.stderr) != (kept.stdout, kept.stderr):
-                found.append(f"{specimen.kind} ({shape}) changes again: {kept.stdout[-300:]!r} -> {again.stdout[-300:]!r}")
+            for before, after in ((kept.stdout, again.stdout), (kept.stderr, again.stderr)):
+                if before != after:
+                    found.append(f"{specimen.kind} ({shape}) changes again: {before[-300:]!r} -> {after[-300:]!r}")
     assert count
     assert not found, f"{len(found)} of {count}\n" + "\n".join(found)
 

@@ -101,7 +101,7 @@ def redact_daemon(text: str, hide: Hide) -> str:
     for number, line in enumerate(lines):
         if number == 0 or not line:
             lines[number] = redact_words(line, hide)
-        elif re.fullmatch(r"-{1,2}[\w-]{1,40}(?:=[\w/.:@+-]{0,128})?", line):
+        elif re.fullmatch(r"-{1,2}[\w-]{1,40}(?:=(?:[\w/.:@+-]{0,128}|<redacted:[0-9a-f]{8}>))?", line):
             name, equals, value = line.partition("=")
             shown = redact_words(value, hide) if not names_a_secret(name) else hide(value)
             lines[number] = name + equals + shown

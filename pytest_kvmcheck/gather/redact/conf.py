@@ -50,11 +50,13 @@ def settings(text: str, kept: re.Pattern[str], hide: Hide, marks: str = "#;") ->
         stripped = line.strip()
         if not stripped or stripped in marks or re.fullmatch(r"\[[\w .:@/-]{1,64}\]", stripped):
             return line
+        if re.fullmatch(r"(?:<redacted:[0-9a-f]{8}>[\s=:]*)+", stripped):
+            return line
         match = _LINE.fullmatch(line)
         if match and kept.fullmatch(match["name"]) and not names_a_secret(match["name"]):
             return redact_words(line, hide)
         if match:
-            return match["head"] + _in_quotes(match["value"], hide) + match["tail"]
+            return redact_words(match["head"], hide) + _in_quotes(match["value"], hide) + match["tail"]
         if re.fullmatch(r"[A-Za-z][\w-]{0,30}=?", stripped):  # a name alone
             return line if kept.fullmatch(stripped.rstrip("=")) else line.replace(stripped, hide(stripped))
         return line.replace(stripped, hide(stripped), 1)

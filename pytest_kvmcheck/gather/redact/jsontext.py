@@ -19,7 +19,10 @@ _TOKEN = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")(?P<name>\s*:)?|(?P<open>[{\[
 
 
 def redact_json(text: str, kept: frozenset[str], hide: Hide) -> str:
-    """Return *text* with all strings replaced but those below the names in *kept*; what is no JSON, whole."""
+    """Return *text* with all strings replaced but those below the names in *kept*; what is no JSON, whole.
+
+    ``name[]`` keeps those in arrays of this name only.
+    """
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -27,20 +30,24 @@ def redact_json(text: str, kept: frozenset[str], hide: Hide) -> str:
         return text.replace(stripped, hide(stripped), 1) if stripped else text
     names: list[str] = [""]
 
+    def keeps(name: str) -> bool:
+        base = name.partition("[")[0]
+        return base in kept or (name != base and f"{base}[]" in kept)
+
     def token(match: re.Match[str]) -> str:
         kind = match.lastgroup
         if kind == "name":
             names[-1] = json.loads(match["string"])
             return match[0]
         if kind == "open":
-            names.append(names[-1])
+            names.append(names[-1] + "[]" * (match[0] == "["))
         elif kind == "close":
             names.pop()
         elif kind == "number":
             return json.dumps(hide(match[0])) if names_a_secret(names[-1]) and match[0] not in ("0", "1") else match[0]
         elif kind == "string":
             value = json.loads(match[0])
-            told = redact_words(value, hide) if names[-1] in kept and not names_a_secret(names[-1]) else hide(value)
+            told = redact_words(value, hide) if keeps(names[-1]) and not names_a_secret(names[-1]) else hide(value)
             return match[0] if told == value else json.dumps(told)
         return match[0]
 

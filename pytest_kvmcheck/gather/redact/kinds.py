@@ -172,7 +172,7 @@ KINDS: dict[str, Kind] = {
     "ip_route6": _json(_ROUTE_NAMES),
     "ip_rule": _json(_ROUTE_NAMES),
     "nftables": _json(_NFT_NAMES),
-    "ovs": _json("headings data"),
+    "ovs": _json("headings data[]"),
     "teams": _json("runner_name name ifname state selected"),
     "multipath_maps": _json(_MULTIPATH_NAMES),
     "multipath_maps_later": _json(_MULTIPATH_NAMES),

@@ -147,11 +147,16 @@ def _hidden_lines(body: str, hide: Hide) -> str:
 
 
 def _line(line: str, hide: Hide) -> str:
-    return _self_evident(_announced(line, hide, None), hide, _userinfo)
+    line = _announced(_urls(line, hide, _userinfo_of_url), hide, None)
+    return _self_evident(_urls(line, hide, _userinfo), hide)
 
 
 def _row(line: str, hide: Hide) -> str:
-    return _self_evident(_announced(line, hide, _SIGN), hide, _userinfo_of_url)
+    return _self_evident(_announced(_urls(line, hide, _userinfo_of_url), hide, _SIGN), hide)
+
+
+def _urls(line: str, hide: Hide, userinfo: Callable[[str, Hide], str]) -> str:
+    return re.sub(r"\S+", lambda match: userinfo(match[0], hide), line) if "@" in line else line
 
 
 def _announced(line: str, hide: Hide, sign: re.Pattern[str] | None) -> str:
@@ -163,11 +168,9 @@ def _announced(line: str, hide: Hide, sign: re.Pattern[str] | None) -> str:
     return _named(_after(line, _DASH_P, hide, to_option=True), hide, sign)
 
 
-def _self_evident(line: str, hide: Hide, userinfo: Callable[[str, Hide], str]) -> str:
+def _self_evident(line: str, hide: Hide) -> str:
     line = _SCHEMES.sub(lambda match: match[0] if _PROSE.fullmatch(match["s"]) else _put(match, hide), line)
     line = _KEY.sub(lambda match: _put(match, hide), line)
-    if "@" in line:
-        line = re.sub(r"\S+", lambda match: userinfo(match[0], hide), line)
     return _FORMS.sub(lambda match: hide(match[0]), line)
 
 
@@ -299,6 +302,8 @@ def _userinfo(word: str, hide: Hide) -> str:
             start = colon.end()
         elif _WEB.search(word, 0, scheme):
             start = scheme + 3
+        elif (percent := word.find("%", scheme + 3, last)) >= 0:  # iscsi://user%password@portal
+            start = percent + 1
         else:
             return word
     else:

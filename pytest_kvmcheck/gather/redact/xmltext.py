@@ -246,23 +246,25 @@ _LAYERS = ("backingStore", "mirror")
 
 def redact_xml(text: str, root: str, hide: Hide) -> str:
     """Return *text* with all values replaced but those that are kept of a *root*; what is no such document, whole."""
-    start = text.find("<")
-    if start < 0:
+    begins = _BEGINS.search(text)
+    if not begins:
         return redact_text(text, hide)
     # What virsh complains of stands before and after.
-    before, body = text[:start], text[start:]
-    end = body.rfind(">") + 1
-    body, after = body[:end], body[end:]
-    before, after = redact_text(before, hide), redact_text(after, hide)
+    start, end = begins.start(1), text.rfind(">") + 1
+    if "<" in text[end:] or end < start:
+        end = len(text)
+    before, body, after = text[:start], text[start:end], text[end:]
     try:
         parse_xml(body, root)
     except ParseError:
-        return before + (body if _only_hidden(body) else hide(body)) + after
-    return before + _Redactor(root, hide).run(body) + after
+        shown = hide(body.strip())
+    else:
+        shown = _Redactor(root, hide).run(body)
+    return redact_text(before, hide) + shown + redact_text(after, hide)
 
 
-def _only_hidden(body: str) -> bool:
-    return bool(re.fullmatch(r"<redacted:[0-9a-f]{8}>", body))
+#: Where a document begins: at a tag at the beginning of a line.
+_BEGINS = re.compile(r"^\s*(<(?!redacted:[0-9a-f]{8}>)[A-Za-z_!?])", re.MULTILINE)
 
 
 class _Redactor:
