@@ -11,6 +11,7 @@ It is a keyed digest: without the key, which never leaves the controller, it can
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from pytest_kvmcheck.evidence import Record
 from pytest_kvmcheck.gather.redact.kinds import kind_of
@@ -20,12 +21,16 @@ from pytest_kvmcheck.gather.redact.text import redact_text
 __all__ = ["operator_key", "redact", "redact_record"]
 
 
+#: One for each key: what it remembers saves most of the work.
+_hide = lru_cache(maxsize=4)(Hide)
+
+
 def redact(text: str, key: bytes) -> str:
     """Return *text*, of which nothing is known, with what looks like a secret replaced by its pseudonym under *key*."""
-    return redact_text(text, Hide(key))
+    return redact_text(text, _hide(key))
 
 
 def redact_record(record: Record, key: bytes) -> Record:
     """Return *record* with secrets taken out of its standard output by the form of its probe, and out of its standard error."""
-    hide = Hide(key)
+    hide = _hide(key)
     return replace(record, stdout=kind_of(record.probe)(record.stdout, hide), stderr=redact_text(record.stderr, hide))

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pytest_kvmcheck.errors import ParseError
 from pytest_kvmcheck.facts.cmdline import parse_cmdline
 from pytest_kvmcheck.facts.libvirtconf import parse_conf
+from pytest_kvmcheck.gather.redact.forms import redact_keys
 from pytest_kvmcheck.gather.redact.pseudonym import PSEUDONYM, Hide
 from pytest_kvmcheck.gather.redact.text import names_a_secret, redact_text, redact_words
 
@@ -62,11 +63,6 @@ def settings(text: str, kept: re.Pattern[str], hide: Hide, marks: str = "#;") ->
         return line.replace(stripped, hide(stripped), 1)
 
     return by_line(redact_keys(text, hide), change)
-
-
-def redact_keys(text: str, hide: Hide) -> str:
-    """Take out private keys, which go over several lines."""
-    return redact_words(text, hide) if "-----BEGIN" in text and "PRIVATE KEY" in text else text
 
 
 def _in_quotes(value: str, hide: Hide) -> str:

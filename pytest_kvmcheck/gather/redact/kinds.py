@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from pytest_kvmcheck.evidence import KEY_SEPARATOR
 from pytest_kvmcheck.gather.redact import argv, conf, image
+from pytest_kvmcheck.gather.redact.forms import redact_keys
 from pytest_kvmcheck.gather.redact.jsontext import redact_json
 from pytest_kvmcheck.gather.redact.pseudonym import Hide
 from pytest_kvmcheck.gather.redact.text import redact_text, redact_words
@@ -139,7 +140,7 @@ def _irqbalance(text: str, hide: Hide) -> str:
         own = re.fullmatch(r'\s*Environment\s*=\s*("?)IRQBALANCE_BANNED_\w+=[\w,.-]*\1\s*', line)
         return line if own else conf.settings(line, kept, hide)
 
-    return conf.by_line(conf.redact_keys(text, hide), change)
+    return conf.by_line(redact_keys(text, hide), change)
 
 
 def _modprobe(text: str, hide: Hide) -> str:

@@ -12,10 +12,15 @@ import hmac
 import os
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 #: A pseudonym and nothing else: what merely begins like one is hidden as any other text.
 PSEUDONYM = re.compile(r"<redacted:[0-9a-f]{8}>")
+
+
+#: So many values are remembered, and only such as are no longer than this.
+_REMEMBERED, _SHORT = 20_000, 512
 
 
 class Hide:
@@ -24,6 +29,7 @@ class Hide:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._known: dict[str, str] = {}
+        self._made: dict[tuple[str, str], str] = {}
 
     def __call__(self, secret: str) -> str:
         """Return the pseudonym of *secret*. It tells neither length nor content."""
@@ -32,8 +38,21 @@ class Hide:
         known = self._known.get(secret)
         if known is None:
             digest = hmac.new(self._key, secret.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
             known = self._known[secret] = f"<redacted:{digest[:8]}>"
         return known
+
+    def once(self, form: str, value: str, make: Callable[[str], str]) -> str:
+        """Return ``make(value)``, which depends on *form* and *value* only: the same ones stand in the definitions of all domains."""
+        if len(value) > _SHORT:
+            return make(value)
+        made = self._made.get((form, value))
+        if made is None:
+            if len(self._made) >= _REMEMBERED:
+                self._made.clear()
+            made = self._made[form, value] = make(value)
+        return made
 
 
 def operator_key() -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from pytest_kvmcheck.gather.redact.forms import redact_forms, redact_keys
 from pytest_kvmcheck.gather.redact.pseudonym import PSEUDONYM, Hide
 
 #: Names of settings that hold secrets, or the middle of such names.
@@ -61,122 +62,122 @@ _OPTION = re.compile(r"[ \t]-{1,2}[A-Za-z]")
 #: A key alone is a secret when it is long: ``key = AQ...``, ``key 0x...``; audit rules have keys that are words.
 _KEY = re.compile(r"""(?i:key)["'\]]{0,2}[ \t]{0,16}[=:][ \t]{0,16}(?P<q>["']?)(?P<s>[A-Za-z0-9+/_=.\-]{16,})(?P=q)""")
 
-#: What says by its own form that it is a secret.
-_FORMS = re.compile(
-    r"\beyJ[\w-]{5,}(?:\.[\w-]*){0,4}"  # JSON web tokens
-    r"|\b(?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA)[A-Z0-9]{12,}"
-    r"|\b(?:gh[pousr]_|github_pat_|glpat-|glrt-|xox[a-z]-|AIza|npm_|dckr_pat_|hv[sbr]\.|sk-|pypi-|dop_v1_|SG\.)[\w.-]{10,}"
-    r"|\$(?:1|2[abxy]?|5|6|7|y|gy|md5|sha1|apr1|argon2\w{0,3}|pbkdf2[\w-]{0,8}|scrypt|P|H)\$[^\s:\"',;<>]+"  # crypt(5)
-    r"|\{(?:S?SHA\d{0,3}|S?MD5|CRYPT|PBKDF2[\w-]{0,8})\}[^\s\"']+"
-    r"|\bSCRAM-SHA-\d{1,3}\$\S+"
-    r"|\b(?:HEX|ASCII):[^\s\"',;]{8,}"
-    r"|\b0x[0-9A-Fa-f]{32,}"
-    r"|(?<![\w+/=.-])AQ[A-Za-z0-9+/]{36,}={0,2}"  # Ceph
-    r"|(?<![\w+/=.-])(?!/)(?=[A-Za-z0-9+/]{0,60}[a-z])(?=[A-Za-z0-9+/]{0,60}[A-Z])(?=[A-Za-z0-9+/]{0,60}[0-9])"
-    r"[A-Za-z0-9+/]{40,}={0,2}(?![\w-])"  # keys in Base64
-)
 #: ``Bearer X``, ``Basic X`` as HTTP has them.
 _SCHEMES = re.compile(r"(?i:\b(?:bearer|basic|negotiate|ntlm))[ \t]{1,4}(?P<s>[^\s,;\"']{6,})")
 
 #: Where one of the first stands in a line, what follows one of the second is a secret.
-_CARRIERS = (
-    (re.compile(r"""\bsecret[,"'\\\\]|qom-type|keyid""", re.I), re.compile(r"""(?<![a-z])data\\?["']?[ \t]*[=:][ \t]*""", re.I)),
-    (re.compile(r"fw_cfg|fw-cfg|ignition|opt/(?:com|org|io|ovmf)\b|smbios|oemstrings?", re.I), re.compile(r"\b(?:string|value|data|serial|asset)=", re.I)),
-    (re.compile(r"credential", re.I), re.compile(r"\b(?:io\.systemd\.credential|systemd\.set_credential)[\w.]{0,16}[:=]", re.I)),
-    (re.compile(r"-append\b|cmdline", re.I), re.compile(r"-append[ \t]+(?=[\"'])")),
-    (re.compile(r"\b(?:machine|login|user) ", re.I), re.compile(r"\bpassword[ \t]+", re.I)),
-    (re.compile(r"\b(?:sshpass|mysql\w*|mariadb\w*|smbclient|redis-cli)\b"), re.compile(r"(?<!\S)(?:-p|-a|-U)[ \t]*(?=\S)")),
-    (
-        re.compile(r"\b(?:ipmitool|ldap(?:search|modify|add|passwd|whoami)|curl|wget|snmp\w+|openssl)\b"),
-        re.compile(r"(?<!\S)-(?:P|w|W|u|U|c|A|X|K|k|pass\w*)[ \t]+"),
-    ),
-    (re.compile(r"createuser", re.I), re.compile(r"\b(?:SHA|MD5|AES|DES)[\w-]{0,8}[ \t]+")),
-    (re.compile(r"--comment"), re.compile(r"--comment[ \t]+")),
+_CARRIERS = tuple(
+    (frozenset(signs.split()), re.compile(carrier, re.IGNORECASE), re.compile(start))
+    for signs, carrier, start in (
+        ("secret key", r"""\bsecret[,"'\\]|qom-type|keyid""", r"""(?<![A-Za-z])data\\?["']?[ \t]*[=:][ \t]*"""),
+        (
+            "fw_cfg fw-cfg ignition opt/ smbios oemstring",
+            r"fw_cfg|fw-cfg|ignition|opt/(?:com|org|io|ovmf)\b|smbios|oemstring",
+            r"\b(?:string|value|data|serial|asset)=",
+        ),
+        ("credential", "credential", r"\b(?:io\.systemd\.credential|systemd\.set_credential)[\w.]{0,16}[:=]"),
+        ("-append", r"-append\b", r"-append[ \t]+(?=[\"'])"),
+        ("pass", r"\b(?:machine|login|user) ", r"\bpassword[ \t]+"),
+        ("-p", r"\b(?:sshpass|mysql|mariadb|smbclient|redis-cli)", r"(?<!\S)(?:-p|-a|-U)[ \t]*(?=\S)"),
+        ("redis", "redis-cli", r"(?<!\S)-a[ \t]*(?=\S)"),
+        (
+            "ipmi ldap curl wget snmp",
+            r"\b(?:ipmitool|ldap(?:search|modify|add|passwd|whoami)|curl|wget|snmp\w+)\b",
+            r"(?<!\S)-(?:P|w|W|u|U|c|A|X|K|k)[ \t]+",
+        ),
+        ("createuser", "createuser", r"\b(?:SHA|MD5|AES|DES)[\w-]{0,8}[ \t]+"),
+        ("comment", "--comment", r"--comment[ \t]+"),
+    )
 )
 #: ``-p X``: a password for many programs, a port or a protocol for others.
 _DASH_P = re.compile(
     r"(?<!\S)-p[ \t]+(?!(?:\d{1,5}|tcp|udp|udplite|icmp\w*|ipv6[\w-]*|igmp|esp|ah|gre|sctp|all|ospf|vrrp|err|warning|\d+)(?:\s|$))(?=[^\s-])"
 )
 
-_PRIVATE_KEY = re.compile(
-    r"(?P<begin>-----BEGIN [\w ]{0,40}(?:PRIVATE KEY|STATIC KEY)[\w ]{0,20}-----)(?P<s>.*?)(?P<end>-----END|\Z)",
-    re.DOTALL | re.IGNORECASE,
-)
-
 #: In a longer line, all is hidden that follows the first sign of a secret: no statement of ours is so long.
 _LONG = 8192
 
-#: Nothing can be found in a line without one of these: most lines end here.
-_HINT = re.compile(
-    r"pass|pw|secret|token|cred|auth|cookie|key|psk|pin|otp|chap|sae|wpa|commun|createuser|dhcert|netrc|crypto|bearer|basic|digest"
-    r"|negotiate|ntlm|jwt|eyj|a[ksbcri][iocd]a|gh[pousr]_|_pat_|gl[pr][at]|xox|npm_|hv[sbr]\.|sk-|pypi-|dop_|sg\.|\$|\{|scram|hex:|ascii:|0x|:[^@\s]*@"
-    r"|//|fw_cfg|fw-cfg|ignition|opt/|smbios|oem|-append|-p|curl|wget|ldap|ipmi|snmp|redis|comment|[a-z0-9+/]{40}",
-    re.IGNORECASE,
-)
+#: Signs, in lower case, of what announces a secret. A line without any of them is not looked at.
+_SIGNS = (
+    "pass pwd pw secret token credential authorization cookie communit createuser dhcert key psk otp chap sae wpa netrc crypto bearer jwt"
+    " pin basic negotiate ntlm fw_cfg fw-cfg ignition opt/ smbios oemstring -append -p curl wget ldap ipmi snmp redis comment @ masterauth"
+).split()
 
 
 def redact_text(text: str, hide: Hide) -> str:
     """Return free *text* with what looks like a secret replaced, in time linear in its length."""
-    return _redacted(text, hide, _line)
+    return _redacted(text, hide, free=True)
 
 
 def redact_words(text: str, hide: Hide) -> str:
-    r"""Return *text* whose lines a parser reads: values of settings, tables, names. Words with blanks between announce nothing there.
+    r"""Return *text* whose lines a parser reads: values of settings, tables, names. Words with blanks between announce little there.
 
     >>> redact_words("Inst libsecret-1-0 [0.20]\nsource=rbd:vms/a:key=AQhunter2hunter2", Hide(b"key"))
     'Inst libsecret-1-0 [0.20]\nsource=rbd:vms/a:key=<redacted:8dada69b>'
     """
-    return _redacted(text, hide, _row)
+    return _redacted(text, hide, free=False)
 
 
-def _redacted(text: str, hide: Hide, change: Callable[[str, Hide], str]) -> str:
-    if not _HINT.search(text):
+def _redacted(text: str, hide: Hide, *, free: bool) -> str:
+    text = redact_forms(redact_keys(text, hide), hide)
+    low = text.lower() if text.isascii() else text.translate(_LOWER)
+    signs = {sign for sign in _SIGNS if sign in low}
+    if not signs:
         return text
-    if "-----BEGIN" in text or "-----begin" in text:
-        text = _PRIVATE_KEY.sub(lambda match: match["begin"] + _hidden_lines(match["s"], hide) + match["end"], text)
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        if _HINT.search(line):
-            lines[number] = change(line, hide)
-    return "\n".join(lines)
+    parts, place = [], 0
+    known: dict[str, str] = {}
+    for start, end in _lines_with(signs, low):
+        line = text[start:end]
+        shown = known.get(line)
+        if shown is None:
+            shown = known[line] = _line(line, hide, signs, free=free)
+        parts += [text[place:start], shown]
+        place = end
+    return "".join(parts) + text[place:]
 
 
-def _hidden_lines(body: str, hide: Hide) -> str:
-    stripped = body.strip()
-    return hide(stripped) if stripped else body
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
-def _line(line: str, hide: Hide) -> str:
-    line = _announced(_urls(line, hide, _userinfo_of_url), hide, None)
-    return _self_evident(_urls(line, hide, _userinfo), hide)
+def _lines_with(signs: set[str], low: str) -> list[tuple[int, int]]:
+    """Return where the lines of *low* are that hold one of *signs*."""
+    found: dict[int, int] = {}
+    for sign in signs:
+        at = low.find(sign)
+        while at >= 0:
+            end = low.find("\n", at)
+            end = end if end >= 0 else len(low)
+            found[low.rfind("\n", 0, at) + 1] = end
+            at = low.find(sign, end)
+    return sorted(found.items())
 
 
-def _row(line: str, hide: Hide) -> str:
-    return _self_evident(_announced(_urls(line, hide, _userinfo_of_url), hide, _SIGN), hide)
-
-
-def _urls(line: str, hide: Hide, userinfo: Callable[[str, Hide], str]) -> str:
-    return re.sub(r"\S+", lambda match: userinfo(match[0], hide), line) if "@" in line else line
-
-
-def _announced(line: str, hide: Hide, sign: re.Pattern[str] | None) -> str:
+def _line(line: str, hide: Hide, signs: set[str], *, free: bool) -> str:
+    """Return one line; *signs* are those of the whole text, so that nothing is sought for which there is none."""
+    if "@" in line:
+        line = _WORD.sub(lambda match: _userinfo_of_url(match[0], hide), line)
     if len(line) > _LONG:
-        return _cut(line, hide)
-    for carrier, start in _CARRIERS:
-        if carrier.search(line):
-            line = _after(line, start, hide)
-    return _named(_after(line, _DASH_P, hide, to_option=True), hide, sign)
+        line = _cut(line, hide)
+    else:
+        for needed, carrier, start in _CARRIERS:
+            if needed & signs and carrier.search(line):
+                line = _after(line, start, hide)
+        if "-p" in signs:
+            line = _after(line, _DASH_P, hide, to_option=True)
+        line = _named(line, hide, None if free else _SIGN)
+    if free and "@" in line:
+        line = _WORD.sub(lambda match: _userinfo(match[0], hide), line)
+    if signs & {"bearer", "basic", "negotiate", "ntlm"}:
+        line = _SCHEMES.sub(lambda match: match[0] if _PROSE.fullmatch(match["s"]) else _put(match, hide), line)
+    return _KEY.sub(lambda match: _put(match, hide), line) if "key" in signs else line
 
 
-def _self_evident(line: str, hide: Hide) -> str:
-    line = _SCHEMES.sub(lambda match: match[0] if _PROSE.fullmatch(match["s"]) else _put(match, hide), line)
-    line = _KEY.sub(lambda match: _put(match, hide), line)
-    return _FORMS.sub(lambda match: hide(match[0]), line)
+_WORD = re.compile(r"\S+")
 
 
 def _cut(line: str, hide: Hide) -> str:
     """Hide all that follows the first thing in a very long line that announces a secret."""
-    places = [match.end() for carrier, start in _CARRIERS if carrier.search(line) and (match := start.search(line))]
+    places = [match.end() for _, carrier, start in _CARRIERS if carrier.search(line) and (match := start.search(line))]
     if match := _DASH_P.search(line):
         places.append(match.end())
     for name in _NAME.finditer(line):

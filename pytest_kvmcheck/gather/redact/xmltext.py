@@ -271,7 +271,7 @@ class _Redactor:
     """Walks through one well-formed document. One of its own for each: paths and namespaces are those of the open elements."""
 
     def __init__(self, root: str, hide: Hide) -> None:
-        self.rules = _RULES[root]
+        self.root, self.rules = root, _RULES[root]
         self.hide = hide
         self.paths: list[str] = []
         self.spaces: list[Mapping[str, str]] = [{}]
@@ -318,9 +318,13 @@ class _Redactor:
         stripped = text.strip()
         if not stripped or not self.paths:
             return text
-        value = html.unescape(stripped)
-        told = redact_words(value, self.hide) if "#" in self._kept(self.paths[-1]) else self.hide(value)
-        return text if told == value else text.replace(stripped, escape(told), 1)
+        path = self.paths[-1]
+        return text.replace(stripped, self.hide.once(f"{self.root} {path}#", stripped, lambda found: self._said(path, found)), 1)
+
+    def _said(self, path: str, text: str) -> str:
+        value = html.unescape(text)
+        told = redact_words(value, self.hide) if "#" in self._kept(path) else self.hide(value)
+        return text if told == value else escape(told)
 
     def _element(self, match: re.Match[str]) -> str:
         name, attributes = match["name"], match["attributes"]
@@ -332,28 +336,28 @@ class _Redactor:
                     spaces[item["name"].partition(":")[2]] = html.unescape(item["value"])
         prefix, colon, local = name.rpartition(":")
         space = spaces.get(prefix, "") if colon else spaces.get("", "")
-        tag = f"{{{space}}}{local}" if space else local
-        path = self._path(tag)
+        path = self._path(f"{{{space}}}{local}" if space else local)
+        shown = attributes
+        if "=" in attributes:
+            shown = self.hide.once(f"{self.root} {path}", attributes, lambda text: self._attributes(path, text))
+        if not attributes.endswith("/"):
+            self.paths.append(path)
+            self.spaces.append(spaces)
+        return f"<{name}{shown}>"
+
+    def _attributes(self, path: str, text: str) -> str:
         kept = self._kept(path)
 
         def attribute(item: re.Match[str]) -> str:
+            name, quote = item["name"], item["q"]
             value = html.unescape(item["value"])
-            if item["name"] == "xmlns" or item["name"].startswith("xmlns:"):
-                told = redact_words(value, self.hide)
-            elif "@" in kept or item["name"] in kept:
-                told = redact_words(value, self.hide)
-            else:
-                told = self.hide(value)
+            known = "@" in kept or name in kept or name == "xmlns" or name.startswith("xmlns:")
+            told = redact_words(value, self.hide) if known else self.hide(value)
             if told == value:
                 return item[0]
-            quote = item["q"]
-            return f"{item['name']}{item['is']}{quote}{escape(told, {quote: '&quot;' if quote == chr(34) else '&apos;'})}{quote}"
+            return f"{name}{item['is']}{quote}{escape(told, {quote: '&quot;' if quote == chr(34) else '&apos;'})}{quote}"
 
-        if attributes.endswith("/"):
-            return f"<{name}{_ATTRIBUTE.sub(attribute, attributes)}>"
-        self.paths.append(path)
-        self.spaces.append(spaces)
-        return f"<{name}{_ATTRIBUTE.sub(attribute, attributes)}>"
+        return _ATTRIBUTE.sub(attribute, text)
 
     def _path(self, tag: str) -> str:
         """Return the path of a new element within the open ones."""
