@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ import pytest
 import yaml
 
 from pytest_kvmcheck import catalog
+from pytest_kvmcheck.evidence import Evidence
 from pytest_kvmcheck.gather import bundle
+from pytest_kvmcheck.gather.redact import redact_record
 from pytest_kvmcheck.targets import Target
 from tests import casefile
 from tests.casefile import CaseFile
@@ -24,8 +28,13 @@ CASES = casefile.all_cases()
 Judge = Any
 
 
-def judge_all(cases: list[CaseFile], place: Path, run: Judge) -> dict[str, dict[str, Any]]:
-    """Replay *cases* as one bundle, one host each under a profile of its own; return the deciding results by case name."""
+def judge_all(
+    cases: list[CaseFile], place: Path, run: Judge, through: Callable[[Evidence], Evidence] = lambda evidence: evidence
+) -> dict[str, dict[str, Any]]:
+    """Replay *cases* as one bundle, one host each under a profile of its own; return the deciding results by case name.
+
+    All evidence goes *through* a function first.
+    """
     targets, evidence = [], []
     for case in cases:
         setting = {key: case.data[key] for key in ("params", "severity", "level") if key in case.data}
@@ -35,7 +44,7 @@ def judge_all(cases: list[CaseFile], place: Path, run: Judge) -> dict[str, dict[
         tags = tuple((pattern, frozenset(names)) for pattern, names in case.data.get("tags", {}).items())
         for host, part in case.hosts.items():
             targets.append(Target(host, f"ssh://{host}", case.data.get("role", "host"), cluster, str(profile), tags=tags))
-            evidence.append(casefile.evidence(host, part))
+            evidence.append(through(casefile.evidence(host, part)))
     at = "2026-06-01T12:00:00+00:00"
     bundle.write(place / "bundle", bundle.Manifest("cases", at, at, tuple(targets)), evidence)
     out = place / "out.json"
@@ -186,6 +195,31 @@ def garbled(
                 continue
             replaced.append((loss, kind, GARBAGE[kind]))
     return survivors(replaced, tmp_path_factory.mktemp("garbled"), run)
+
+
+def redacted(evidence: Evidence) -> Evidence:
+    return replace(evidence, records={name: redact_record(record, b"key") for name, record in evidence.records.items()})
+
+
+@pytest.fixture(scope="session")
+def verdicts_of_redacted(tmp_path_factory: pytest.TempPathFactory, run: Judge, asked: list[CaseFile]) -> dict[str, dict[str, Any]]:
+    cases = asked + [casefile.flipped(case) for case in asked if "flip" in case.data]
+    return judge_all(cases, tmp_path_factory.mktemp("redacted"), run, redacted)
+
+
+@pytest.mark.parametrize("check_id", CHECKS)
+def test_redaction_changes_no_verdict(
+    check_id: str, verdicts: dict[str, dict[str, Any]], verdicts_of_redacted: dict[str, dict[str, Any]]
+) -> None:
+    """What is kept of each answer is all that a check reads. Messages may differ where they quote what cannot be read."""
+    changed = [
+        f"{name}: {before['outcome']} ({before['message']}), redacted {after['outcome']} ({after['message']})"
+        for name, before in verdicts.items()
+        if name.startswith(f"{check_id}.")
+        and (after := verdicts_of_redacted[name])
+        and (before["outcome"] != after["outcome"] or (before["outcome"] != "unknown" and before["message"] != after["message"]))
+    ]
+    assert not changed, "\n".join(changed)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}.{case.outcome}")
