@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_kvmcheck.errors import Cause, CheckWarning, EvidenceMissing, NotApplicable
+from pytest_kvmcheck.errors import Cause, CheckWarning, EvidenceMissing, NotApplicable, printable
 from pytest_kvmcheck.evidence import Noted
 from pytest_kvmcheck.findings import take_notes
 from pytest_kvmcheck.outcomes import Outcome
@@ -159,17 +159,6 @@ def judge(case: Case, told: BaseException | None) -> Result:
 def _told(raised: BaseException) -> str:
     """Return the message; pytest's assertion rewriting adds lines of its own, which start with ``assert``."""
     return str(raised).partition("\nassert ")[0].strip() or type(raised).__name__
-
-
-def printable(text: str) -> str:
-    """Return *text* as one line without control characters.
-
-    >>> printable("a\\x1b[31m\\nb")
-    'a\\\\x1b[31m\\\\nb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def fix(case: Case) -> str:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import pytest
 
 from pytest_kvmcheck import plan, settings
 from pytest_kvmcheck.errors import KvmcheckError
+from pytest_kvmcheck.gather import leash
 from pytest_kvmcheck.gather.transport import Connection
 from pytest_kvmcheck.outcomes import TABLE, Outcome
 from pytest_kvmcheck.paths import shipped
@@ -97,9 +99,13 @@ class Session:
             sudo=bool(getattr(config.option, "sudo", False)),
             own_checks=own_checks,
         )
+        self._until_the_end = ExitStack()
+        if not self.worker:  # SIGTERM and SIGHUP end a run like Ctrl-C, so that what was written for workers is removed
+            self._until_the_end.enter_context(leash.stops())
 
     def close(self) -> None:
         """Remove what was written for the workers only, and let the garbage collector do as before."""
+        self._until_the_end.close()
         gc.freeze()
         gc.set_threshold(*self._thresholds)
         if self._scratch:
@@ -194,8 +200,11 @@ class Session:
             place = self.plan.settings.record
         else:
             if self._scratch is None:
-                self._scratch = Path(tempfile.mkdtemp(prefix="kvmcheck-"))
-                plan.seal(self.plan, self._scratch / "evidence")
+                try:
+                    self._scratch = Path(tempfile.mkdtemp(prefix="kvmcheck-"))
+                    plan.seal(self.plan, self._scratch / "evidence")
+                except (KvmcheckError, OSError) as exc:
+                    raise pytest.UsageError(f"kvmcheck: evidence for the workers: {exc}") from None
             place = self._scratch / "evidence"
         node.workerinput[_WORKER_BUNDLE] = str(place.absolute())
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_kvmcheck import __version__, provenance
-from pytest_kvmcheck.errors import Cause
+from pytest_kvmcheck.errors import Cause, printable
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence
 from pytest_kvmcheck.outcomes import TABLE, Outcome, rank
 from pytest_kvmcheck.registry import Severity
 from pytest_kvmcheck.reports.score import counts, score
-from pytest_kvmcheck.results import Result, printable
+from pytest_kvmcheck.results import Result
 from pytest_kvmcheck.tally import Tally
 from pytest_kvmcheck.targets import Target
 
@@ -177,7 +177,7 @@ def _findings(reporter: pytest.TerminalReporter, results: Iterable[Result], widt
                 reporter.write_line(" " * 12 + part)
         if reporter.verbosity > 1:
             for proof in result["evidence"]:
-                reporter.write_line(f"{'':12}evidence: {proof['host']}/{proof['probe']} sha256 {proof['sha256'][:16]}")
+                reporter.write_line(printable(f"{'':12}evidence: {proof['host']}/{proof['probe']} sha256 {proof['sha256'][:16]}"))
 
 
 def _fold(reporter: pytest.TerminalReporter, word: str, text: str, width: int) -> None:
