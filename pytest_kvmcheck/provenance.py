@@ -158,7 +158,10 @@ def lines(plan: Plan) -> list[str]:
 
 
 def as_json(plan: Plan) -> list[Mapping[str, Any]]:
-    """Return what the recordings say of themselves, for reports."""
+    """Return what recordings say of themselves that were made by other rules than judge them now.
+
+    The rest is what the report itself says: whoever replays gets the report of the run, byte for byte.
+    """
     return [
         {
             "bundle": recording.spec,
@@ -167,9 +170,10 @@ def as_json(plan: Plan) -> list[Mapping[str, Any]]:
             "finished_at": recording.manifest.finished_at,
             "catalogue_sha256": str(recording.manifest.meta.get("catalogue_sha256", "")),
             "profiles": _strings(recording.manifest.meta.get("profiles")),
-            "differences": differences(plan, recording.manifest),
+            "differences": different,
         }
         for recording in plan.recordings
+        if (different := differences(plan, recording.manifest))
     ]
 
 

@@ -137,7 +137,7 @@ def judge(case: Case, told: BaseException | None) -> Result:
             outcome, waiver = Outcome.WAIVED, in_force[0]
         elif case.waivers and not in_force:
             expired = str(case.waivers[0].until)
-            message += f" A waiver for this expired on {expired}."
+            message += f" A waiver for this {case.waivers[0].ended}."
     return {
         "check": case.check.id,
         "title": case.check.title,

@@ -61,26 +61,28 @@ CLOCK: tuple[Probe, ...] = (
         "configuration of chrony",
         roles=EVERYWHERE,
     ),
-    # The options decide who steers the system clock. Processes are not counted: chronyd may be two (a helper of its own).
+    # The options decide who steers the system clock. Processes of strangers, who may have any name, are left out. They are not
+    # counted: chronyd may be two (a helper of its own).
     shell(
         "time_daemons",
         "[ -d /proc/self ] || exit 66\n"
         "for f in $(grep -sxlE 'chronyd|ntpd|phc2sys|ptp4l|timemaster' /proc/[0-9]*/comm); do\n"
-        "  p=${f#/proc/} p=${p%/comm}; echo @@$N $p; tr '\\0' '\\n' </proc/$p/cmdline\n"
+        "  p=${f#/proc/} p=${p%/comm}; system $p || continue; echo @@$N $p; tr '\\0' '\\n' </proc/$p/cmdline\n"
         "done 2>/dev/null; exit 0",
         "command lines of the processes that keep clocks",
         keyed=True,
     ),
     files("ptp_conf", "/etc/ptp4l.conf /etc/linuxptp/*.conf", "configuration of ptp4l"),
+    # Anybody may log under any name; by whom a line was logged is journald's own word (systemd.journal-fields(7)).
     shell(
         "ptp_log",
         "command -v journalctl >/dev/null || { echo 'journalctl: not found' >&2; exit 127; }\n"
-        "$SUDO journalctl -q -b -t ptp4l -t phc2sys -n 400 -o short-unix --no-pager",
+        "$SUDO journalctl -q -b -t ptp4l -t phc2sys -n 400 -o short-unix --no-pager _UID=0",
         "the last words of ptp4l and phc2sys",
         root=Root.MAY,
         when="grep -sxqE 'ptp4l|phc2sys' /proc/[0-9]*/comm",
         timeout_s=20,
-        sudo=("journalctl -q -b -t ptp4l -t phc2sys -n 400 -o short-unix --no-pager",),
+        sudo=("journalctl -q -b -t ptp4l -t phc2sys -n 400 -o short-unix --no-pager _UID=0",),
     ),
     # The two clocks are read one after the other, so that they can be compared.
     shell(

@@ -9,7 +9,7 @@ _CPU = "/sys/devices/system/cpu"
 #: A fixed command, so that sudo can be told to run it and nothing else. The open files of PID 1 prove that they were shown.
 _OPEN_FILES = (
     r"find /proc -maxdepth 3 \( -path '/proc/[!0-9]*' -o -path '/proc/[0-9]*/[!f]*' -o -name fdinfo \) -prune"
-    r" -o \( -path '/proc/1/fd/[0-9]' -o -lname /dev/cpu_dma_latency \) -printf '%p -> %l\n'"
+    r" -o \( -path '/proc/1/fd/[0-9]' -o -lname /dev/cpu_dma_latency \) -printf '%p = %l\n'"
 )
 
 CPU: tuple[Probe, ...] = (

@@ -167,8 +167,10 @@ LIBVIRT: tuple[Probe, ...] = (
         '  read -r p <"$f" || [ "$p" ] || continue; case $k in *" $p "*) continue ;; esac; k="$k$p "\n'
         "  echo @@$N $p\n"
         "  l=$($SUDO ls -ln /proc/$p/fd 2>/dev/null) && echo fds $(printf '%s\\n' \"$l\" | grep -c vhost-net)\n"
+        # A thread of the kernel, whose parent is kthreadd (2), or of QEMU itself: anybody's process may have that name.
         "  echo threads $(grep -l '^vhost-' /proc/[0-9]*/comm /proc/$p/task/*/comm 2>/dev/null |"
-        ' while read -r c; do read -r n <"$c"; [ "$n" = "vhost-$p" ] && echo; done | wc -l)\n'
+        ' while read -r c; do read -r n <"$c"; [ "$n" = "vhost-$p" ] || continue\n'
+        '  case $c in */task/*) echo ;; *) read -r _ _ _ n _ <"${c%comm}stat"; [ "$n" = 2 ] && echo ;; esac; done | wc -l)\n'
         "done; exit 0",
         "vhost-net descriptors and threads of the running QEMU processes",
         keyed=True,

@@ -11,7 +11,18 @@ from __future__ import annotations
 #: ``awake [DAEMON...]`` fails where asking libvirt would start a daemon that did not go to sleep by itself: one that failed, one
 #: that never goes to sleep, one whose guests run on; the modular daemons named must not have failed either.
 #: See docs/decisions/0015-a-daemon-that-sleeps.md.
-QUIET = r"""named() {
+#:
+#: ``system PID`` holds for a process of root, of a service of systemd, or, where there is no systemd, of an account below 1000:
+#: anybody may call a process of his chronyd. The path of a control group is the third field; users make groups of any name below
+#: their own (cgroups(7)).
+QUIET = r"""system() {
+  u=; while read -r k v _; do case $k in Uid:) u=$v; break ;; esac; done 2>/dev/null <"/proc/$1/status"
+  case $u in 0) return ;; ''|*[!0-9]*) return 1 ;; esac
+  [ -d /run/systemd/system ] || { [ "$u" -lt 1000 ]; return; }
+  while IFS=: read -r _ k v; do case $k,$v in ,/system.slice/*|name=systemd,/system.slice/*) return ;; esac
+  done 2>/dev/null <"/proc/$1/cgroup"; return 1
+}
+named() {
   [ -r /etc/passwd ] && [ -r /etc/group ] || { cat; return; }
   awk -F: -v u=$1 -v g=$2 'FILENAME == "/etc/passwd" { if (!($3 in U)) U[$3] = $1; next }
   FILENAME == "/etc/group" { if (!($3 in G)) G[$3] = $1; next }

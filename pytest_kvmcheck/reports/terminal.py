@@ -246,7 +246,7 @@ def _waivers(reporter: pytest.TerminalReporter, plan: Plan, results: Sequence[Re
         _fold(reporter, f"WAIVED {len(waived)}", "; ".join(texts), width)
     expired = [waiver for waiver in plan.waivers if waiver.expired(plan.at)]
     if expired:
-        texts = [f"{waiver.check} on {waiver.subject} since {waiver.expires.date()}" for waiver in expired]
+        texts = [f"{waiver.check} on {waiver.subject} {waiver.ended}" for waiver in expired]
         _fold(reporter, f"EXPIRED {len(expired)}", "; ".join(texts), width)
     seen = {result["check"] for result in results}
     unused = [
@@ -257,7 +257,9 @@ def _waivers(reporter: pytest.TerminalReporter, plan: Plan, results: Sequence[Re
         and not any(waiver.matches(result["check"], result["subject"]) for result in waived)
     ]
     if unused:
-        _fold(reporter, f"UNUSED {len(unused)}", "waivers that no failure needs: " + "; ".join(map(str, unused)), width)
+        names = {target.name for target in plan.targets} | {f"cluster:{target.cluster}" for target in plan.targets}
+        texts = [str(waiver) + ("" if any(map(waiver.speaks_of, names)) else " (names no host of this run)") for waiver in unused]
+        _fold(reporter, f"UNUSED {len(unused)}", "waivers that no failure needs: " + "; ".join(texts), width)
 
 
 def _table(reporter: pytest.TerminalReporter, results: Sequence[Result]) -> None:
