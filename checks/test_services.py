@@ -71,7 +71,8 @@ def test_libvirt_answers(host: Host) -> None:
 
     What it checks
         ``virsh -r -c qemu:///system`` connects within 30 s, and virtqemud or libvirtd (socket or service) is enabled. A
-        service that is off while its socket listens is healthy: the daemons stop when idle.
+        service that is off while its socket listens is healthy: the daemons stop when idle, and are woken to be asked. One that
+        failed, or was stopped while guests run, is not woken, and this check fails.
 
     Why it matters
         Without the daemon no guest can be managed at all; with it not enabled, that happens after the next reboot.

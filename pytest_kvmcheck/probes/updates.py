@@ -107,9 +107,9 @@ elif command -v apt-get >/dev/null; then
   echo @@$N apt/held; for f in /etc/apt/preferences /etc/apt/preferences.d/*; do
     case ${{f##*/}} in *.pref) ;; *.*) continue ;; esac; [ -e "$f" ] || continue; echo --
     sed -nE 's/^([Pp]ackage|[Pp]in|[Pp]in-[Pp]riority):/&/p; s/^[[:space:]]*$/--/p' "$f" 2>&1; done
-  W=; [ "$D" ] || W='-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache='
-  echo @@$N apt/pending; q 50 $D apt-get -s -qq $W -o Debug::NoLocking=1 -o Dir::Log::Planner=/dev/null \\
-    -o Dir::Log::Solver=/dev/null --ignore-hold dist-upgrade | grep -E '^(Inst|E:|rc=)'
+  W=; [ "$D" ] && [ -r /var/cache/apt/pkgcache.bin ] || W='-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache='
+  echo @@$N apt/pending; q 50 $D apt-get -s -qq $W -o Debug::NoLocking=1 -o Dir::Log::Planner=/dev/null --ignore-hold dist-upgrade |
+    grep -E '^(Inst|E:|rc=)'
 else echo 'neither apt, dnf nor zypper' >&2; exit 127; fi; exit 0
 """
 
