@@ -56,7 +56,7 @@ BATCHES = (Batches(probe_s=10, size=36, timeout_s=25), Batches(probe_s=30, size=
 # What the probes are written in:
 #   g FILE|GLOB...   print files as path:line
 #   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
-#   named, awake     see probes/quiet.py
+#   named, owned, awake  see probes/quiet.py
 #   s PROBE, z       begin the first answer of a batch, and end the last, on both streams; y PROBE ends one and begins the next
 HELPERS = f"""\
 denied() {{ d=$1; while [ "$d" ] && [ ! -d "$d" ]; do d=${{d%/*}}; done; [ ! -x "${{d:-/}}" ]; }}

@@ -88,8 +88,7 @@ SECURITY: tuple[Probe, ...] = (
         '  while [ "$d" ]; do case "$s" in *"\n$d\n"*) break ;; esac\n'
         '    s="$s\n$d\n"; set -- "$@" "$d"; d=${d%/*}; done\ndone\nunset IFS\n'
         "[ $# -gt 0 ] || exit 0\n"
-        'o=$(timeout 8 stat -L -c \'%a %u %g %F|%n\' -- "$@"); r=$?; [ -z "$o" ] || printf \'%s\\n\' "$o" | named 2 3\n'
-        "[ $r -lt 124 ] && exit 0; exit $r",
+        "owned 2 3 timeout 8 stat -L -c '%a %u %g %F|%n' -- \"$@\"; r=$?; [ $r -lt 124 ] && exit 0; exit $r",
         "who may read the disk images and NVRAM of guests, and the directories above them",
         timeout_s=30,
         alone=True,
@@ -104,8 +103,7 @@ SECURITY: tuple[Probe, ...] = (
         'for d in $p; do case $d in /dev/*|/) ;; *) [ -d "$d" ] && set -- "$@" "$d" ;; esac; done\nunset IFS; set +f\n'
         f'for d in {" ".join(STATE_DIRS)}; do [ -d $d ] && set -- "$@" $d; done\n'
         "[ $# -gt 0 ] || exit 0\n"
-        "f() { o=$($SUDO timeout 10 find \"$@\" -printf '%y %m %U %T@ %s|%l|%p\\n') r=$?\n"
-        '  [ -z "$o" ] || printf \'%s\\n\' "$o" | named 3 0; return $r; }\n'
+        "f() { owned 3 0 $SUDO timeout 10 find \"$@\" -printf '%y %m %U %T@ %s|%l|%p\\n'; }\n"
         'a=; for d; do d=${d%/*}; while [ "$d" ]; do case "$a" in *"\n$d\n"*) break ;; esac; a="$a\n$d\n"; d=${d%/*}; done; done\n'
         'f "$@" -xdev -maxdepth 3 \\( -type d -o -type f -o -type l \\) || exit\n'
         "set -f; IFS='\n'; set -- $a; unset IFS\n"
@@ -121,8 +119,7 @@ SECURITY: tuple[Probe, ...] = (
         "key_modes",
         f'set --; for d in {_KEY_DIRS}; do [ -d $d ] && set -- "$@" $d; done\n'
         "[ $# -gt 0 ] || exit 0\n"
-        "o=$($SUDO find -L \"$@\" -maxdepth 2 \\( -type d -o -type f \\) -printf '%y %m %U %G %p\\n'); r=$?\n"
-        '[ -z "$o" ] || printf \'%s\\n\' "$o" | named 3 4; exit $r',
+        "owned 3 4 $SUDO find -L \"$@\" -maxdepth 2 \\( -type d -o -type f \\) -printf '%y %m %U %G %p\\n'",
         "who may read private keys and secrets",
         root=Root.MUST,
         sudo=(),
