@@ -65,7 +65,7 @@ SECRET_ROOM = 80
 #   g FILE|GLOB...   print files as path:line
 #   denied DIR       true when a directory on the way cannot be searched, so that "not there" proves nothing
 #   rnd              make a secret; without /proc of random bytes, less what has a meaning in URIs and patterns
-#   named, awake, system   see probes/quiet.py
+#   named, owned, awake, system   see probes/quiet.py
 #   s PROBE, z       begin the first answer of a batch, and end the last, on both streams; y PROBE ends one and begins the next
 HELPERS = f"""\
 denied() {{ _d=$1; while [ "$_d" ] && [ ! -d "$_d" ]; do _d=${{_d%/*}}; done; [ ! -x "${{_d:-/}}" ]; }}

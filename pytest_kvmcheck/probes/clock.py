@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pytest_kvmcheck.probes.model import EVERYWHERE, Probe, Root, command, file, files, shell
 
+_CHRONY_CONF = "/etc/chrony.conf /etc/chrony.d/*.conf /etc/chrony/chrony.conf /etc/chrony/conf.d/*.conf"
+
 
 def _chronyc(what: str) -> str:
     """Return the script that asks chronyd by UDP on the loopback: chronyc of root would otherwise make a socket file of its own.
 
-    Where chronyd takes no commands by UDP (cmdport 0), only that socket is left. chronyc prints its own errors on standard
-    output, so the exit code decides.
+    Where chronyd takes no commands there (cmdport 0, another bindcmdaddress), only that file is left. chronyc prints its own errors
+    on standard output, so the exit code decides.
     """
     return (
-        "command -v chronyc >/dev/null || { echo 'chronyc: not found' >&2; exit 127; }\n"
-        f"o=$(chronyc -h 127.0.0.1 -n -c {what}) r=$?\n"
-        f"[ $r = 0 ] || [ ! -w /run/chrony/chronyd.sock ] || {{ o=$(chronyc -n -c {what}) r=$?; }}\n"
-        "printf '%s\\n' \"$o\"; exit $r"
+        "h='-h 127.0.0.1'\n"
+        f"! grep -qsE '^[[:space:]]*(cmdport[[:space:]]+0|bindcmdaddress[[:space:]]+[^/])' {_CHRONY_CONF} || h=\n"
+        f"chronyc $h -n -c {what}"
     )
 
 
@@ -57,7 +58,7 @@ CLOCK: tuple[Probe, ...] = (
     command("ntpd_peers", "ntpq -pn 127.0.0.1", "ntpd: the servers, and how they answer", sos=("sos_commands/ntp/ntpq_-pn",)),
     files(
         "chrony_conf",
-        "/etc/chrony.conf /etc/chrony.d/*.conf /etc/chrony/chrony.conf /etc/chrony/conf.d/*.conf",
+        _CHRONY_CONF,
         "configuration of chrony",
         roles=EVERYWHERE,
     ),

@@ -8,6 +8,8 @@ from __future__ import annotations
 #: are the numbers of these fields, 0 for none. The names are those of /etc/passwd and /etc/group: stat and find would ask whatever
 #: the host is set up to ask, LDAP in the network as well. A number that the files do not know stays one.
 #:
+#: ``owned USER GROUP COMMAND...`` does that with what a command prints, and ends with its exit code.
+#:
 #: ``awake [DAEMON...]`` fails where asking libvirt would start a daemon that did not go to sleep by itself: one that failed, one
 #: that never goes to sleep, one whose guests run on; the modular daemons named must not have failed either.
 #: See docs/decisions/0015-a-daemon-that-sleeps.md.
@@ -35,6 +37,7 @@ named() {
     }
     print h l }' /etc/passwd /etc/group -
 }
+owned() { a=$1 b=$2; shift 2; { r=$({ { "$@"; echo $? >&4; } | named $a $b >&3; } 4>&1); } 3>&1; return $r; }
 runs() { p=; { read -r p <"$1"; } 2>/dev/null; case $p in ''|*[!0-9]*) return 1 ;; esac; [ -d /proc/$p ]; }
 sleeps() { echo "libvirt is not asked, as that would start $1" >&2; return 1; }
 awake() {

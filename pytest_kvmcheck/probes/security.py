@@ -94,8 +94,7 @@ SECURITY: tuple[Probe, ...] = (
         '  while [ "$d" ]; do case "$s" in *"\n$d\n"*) break ;; esac\n'
         '    s="$s\n$d\n"; set -- "$@" "$d"; d=${d%/*}; done\ndone\nunset IFS\n'
         "[ $# -gt 0 ] || exit 0\n"
-        'o=$(timeout 8 stat -L -c \'%a %u %g %F|%n\' -- "$@"); r=$?; [ -z "$o" ] || printf \'%s\\n\' "$o" | named 2 3\n'
-        "[ $r -lt 124 ] && exit 0; exit $r",
+        "owned 2 3 timeout 8 stat -L -c '%a %u %g %F|%n' -- \"$@\"; r=$?; [ $r -lt 124 ] && exit 0; exit $r",
         "who may read the disk images and NVRAM of guests, and the directories above them",
         timeout_s=30,
         alone=True,
@@ -112,8 +111,7 @@ SECURITY: tuple[Probe, ...] = (
         'for d in $p; do case $d in /dev/*|/) ;; *) t "$d" && set -- "$@" "$d" ;; esac; done\nunset IFS; set +f\n'
         f'for d in {" ".join(STATE_DIRS)}; do t $d && set -- "$@" $d; done\n'
         "[ $# -gt 0 ] || exit 0\n"
-        f'f() {{ o=$($SUDO timeout 10 find "$@" {_SHOW_FILES}) r=$?\n'
-        '  [ -z "$o" ] || printf \'%s\\n\' "$o" | named 3 0; return $r; }\n'
+        f'f() {{ owned 3 0 $SUDO timeout 10 find "$@" {_SHOW_FILES}; }}\n'
         'a=; for d; do d=${d%/*}; while [ "$d" ]; do case "$a" in *"\n$d\n"*) break ;; esac; a="$a\n$d\n"; d=${d%/*}; done; done\n'
         # A rule of sudo can name one directory. Those above are seen without, unless they lie below a closed one.
         f'if [ "$SUDO" ]; then for d; do f "$d" {_BELOW} || {{ r=$?; [ $r = 1 ] && [ ! -d "$d" ]; }} || exit $r; done\n'
@@ -132,10 +130,9 @@ SECURITY: tuple[Probe, ...] = (
     shell(
         "key_modes",
         # One command a directory: that is what a rule of sudo can name.
-        f"o=$(r=0; for d in {' '.join(_KEY_DIRS[:3])} /etc/pki/libvirt-*; do\n"
-        f"  if [ -d $d ]; then $SUDO find -L $d {_SHOW_KEYS} || r=$?\n"
-        f'  elif [ "$SUDO" ] && denied ${{d%/*}}; then $SUDO find -L $d {_SHOW_KEYS}; fi\ndone; exit $r); r=$?\n'
-        '[ -z "$o" ] || printf \'%s\\n\' "$o" | named 3 4; exit $r',
+        f"r=0; for d in {' '.join(_KEY_DIRS[:3])} /etc/pki/libvirt-*; do\n"
+        f"  if [ -d $d ]; then owned 3 4 $SUDO find -L $d {_SHOW_KEYS} || r=$?\n"
+        f'  elif [ "$SUDO" ] && denied ${{d%/*}}; then owned 3 4 $SUDO find -L $d {_SHOW_KEYS}; fi\ndone; exit $r',
         "who may read private keys and secrets",
         root=Root.MUST,
         sudo=tuple(f"find -L {directory} {_SHOW_KEYS}" for directory in _KEY_DIRS),

@@ -108,5 +108,7 @@ def test_names_are_those_of_the_files(shell: list[str], root: Path) -> None:
     assert run(shell, root, "named 2 3", given).stdout == named
     assert run(shell, root, "named 2 0", "600 107 36 x\n").stdout == "600 qemu 36 x\n"
     assert run(shell, root, "named 2 0", "short\n").stdout == "short\n"
+    done = run(shell, root, "owned 1 2 sh -c 'echo 107 36 x; echo told >&2; exit 5'")
+    assert (done.returncode, done.stdout, done.stderr) == (5, "qemu kvm x\n", "told\n")
     (root / "etc/group").unlink()
     assert run(shell, root, "named 2 3", given).stdout == given
