@@ -61,8 +61,10 @@ def hide_password(spec: str) -> str:
 
     >>> hide_password("ssh://root:hunter2@kvm01")
     'ssh://root:***@kvm01'
+    >>> hide_password("ssh://root%3Ahunter/2@kvm01")
+    'ssh://root%3A***@kvm01'
     """
-    return re.sub(r"(//[^/:@]*):[^/]*@", r"\1:***@", spec)
+    return re.sub(r"(//[^/:@]*?)(:|%3a).*@", r"\1\2***@", spec, flags=re.IGNORECASE)
 
 
 def safe_id(name: str) -> str:

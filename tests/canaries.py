@@ -190,6 +190,8 @@ LOG = (
     Specimen("session", "session_key: {}", UNQUOTED),
     Specimen("corosync", "secretkey={}", UNQUOTED),
     Specimen("ipmi", "ipmi_password={}", UNQUOTED),
+    Specimen("proctitle", "type=PROCTITLE msg=audit(1.1:1): proctitle={}", ("plain",), "hex"),
+    Specimen("execve", 'type=EXECVE msg=audit(1.1:1): argc=3 a0="x" a1="y" a2="{}"', ("plain", "blank", "comma")),
     Specimen("sql", "IDENTIFIED WITH password '{}'", ("plain", "blank", "comma")),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ kvm
 -object
 secret,id=s0,data=<redacted:05d210d8>
 -append
-<redacted:052d546b>
+<redacted:ff126f92>
 -spice
 port=1,password=<redacted:05d210d8>
 """

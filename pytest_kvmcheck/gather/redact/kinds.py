@@ -228,11 +228,24 @@ def _rules(text: str, hide: Hide) -> str:
 
 KINDS |= dict.fromkeys(("iptables", "libvirt_rules", "firewalld"), _rules)
 
+
+def _kernel_log(text: str, hide: Hide) -> str:
+    """The kernel tells its command line once, and a line of it may be among those that were picked."""
+
+    def change(line: str) -> str:
+        told, sign, arguments = line.partition("ommand line: ")
+        return f"{told}{sign}{conf.kernel_arguments(arguments, hide)}" if sign and arguments.strip() else line
+
+    return redact_text(conf.by_line(text, change) if "ommand line: " in text else text, hide)
+
+
 #: Logs: sentences of programs, in which strangers have a say.
 KINDS |= dict.fromkeys(
-    ("kernel_log", "ptp_log", "journal", "qemu_log", "audit_failures", "audit_denials", "rsyslog_conf", "libvirt_guests_script"),
+    ("ptp_log", "journal", "qemu_log", "audit_failures", "audit_denials", "rsyslog_conf", "libvirt_guests_script"),
     redact_text,
 )
+
+KINDS["kernel_log"] = _kernel_log
 
 #: Numbers, names and tables: of the kernel, of sysfs, and of tools that print nothing else.
 TABLES = words("""

@@ -86,6 +86,9 @@ _CARRIERS = tuple(
         ),
         ("createuser", "createuser", r"\b(?:SHA|MD5|AES|DES)[\w-]{0,8}[ \t]+"),
         ("comment", "--comment", r"--comment[ \t]+"),
+        # auditd: the arguments of a process, often in hexadecimal digits
+        ("proctitle", "proctitle", r"\bproctitle="),
+        ("execve", "execve", r"\ba\d{1,4}="),
     )
 )
 #: ``-p X``: a password for many programs, a port or a protocol for others.
@@ -101,7 +104,7 @@ _LONG = 8192
 _SIGNS = words("""
     pass pwd pw secret token credential authorization cookie communit createuser dhcert key psk otp chap sae wpa netrc
     crypto bearer jwt pin basic negotiate ntlm fw_cfg fw-cfg ignition opt/ smbios oemstring -append -p curl wget ldap ipmi
-    snmp redis comment @ masterauth
+    snmp redis comment @ masterauth proctitle execve
 """)
 
 
