@@ -51,18 +51,27 @@ class Specimen:
         return self.text.replace("{}", encoded)
 
 
+_NOT_HEX = "ghijkmnopqrstuvwxyzGHJKLMNPQRSTUVWXYZ"
+
+
 def secret(seed: str, shape: str) -> str:
     """Return a secret of two parts of ten characters, parted as the *shape* says."""
-    if shape == "number":
-        return "1234567890"
     chance = random.Random(seed)
+    if shape == "number":
+        return "9" + "".join(chance.choices(string.digits, k=17))
     if shape == "upper":
-        return "".join(chance.choices(string.ascii_uppercase + string.digits, k=14))
-    parts = [
-        chance.choice(string.ascii_uppercase) + "".join(chance.choices(string.ascii_letters + string.digits, k=8)) + chance.choice("23456789")
-        for _ in "ab"
-    ]
+        return "".join(chance.choices("GHJKLMNPQRSTUVWXYZ2345", k=14))
+
+    def word() -> str:  # no six characters of it are a hexadecimal number: those of digests would be taken for it
+        return "".join(chance.choice(_NOT_HEX if place % 3 == 0 else string.ascii_letters + string.digits) for place in range(8))
+
+    parts = [chance.choice("GHJKLMNPQRSTUVWXYZ") + word() + chance.choice("23456789") for _ in "ab"]
     return SHAPES[shape].join(parts)
+
+
+def parts(secret: str) -> list[str]:
+    """Return what a secret consists of besides signs."""
+    return re.findall(r"[A-Za-z0-9]+", secret)
 
 
 def forms(part: str) -> Iterator[str]:
@@ -79,8 +88,8 @@ def leaks(secret: str, text: str) -> list[str]:
     """Return what of *secret* can be found in *text*: any six characters of it in a row, as they are or encoded."""
     low = text.lower()
     found = []
-    for part in re.findall(r"[A-Za-z0-9]+", secret):
-        for place in range(0, len(part) - 5):
+    for part in parts(secret):
+        for place in range(len(part) - 5):
             found += [piece for piece in (part[place : place + 6],) if piece in text]
         found += [form for form in forms(part) if len(form) >= 6 and form.lower() in low]
     return found
@@ -181,6 +190,8 @@ LOG = (
     Specimen("session", "session_key: {}", UNQUOTED),
     Specimen("corosync", "secretkey={}", UNQUOTED),
     Specimen("ipmi", "ipmi_password={}", UNQUOTED),
+    Specimen("proctitle", "type=PROCTITLE msg=audit(1.1:1): proctitle={}", ("plain",), "hex"),
+    Specimen("execve", 'type=EXECVE msg=audit(1.1:1): argc=3 a0="x" a1="y" a2="{}"', ("plain", "blank", "comma")),
     Specimen("sql", "IDENTIFIED WITH password '{}'", ("plain", "blank", "comma")),
 )  # fmt: skip
 
@@ -237,7 +248,7 @@ JSON = (
     Specimen("json list", '[{"x": ["{}", "y"]}]', ALL, "json"),
     Specimen("json alias", '[{"ifname": "eth0", "ifalias": "{}"}]', ALL, "json"),
     Specimen("json, cut", '[{"ifname": "eth0", "data": "{}', ("plain", "blank", "comma")),
-    Specimen("json number", '[{"password": 1234567890}]', ("number",)),
+    Specimen("json number", '[{"password": {}}]', ("number",)),
 )
 ARGV = (
     Specimen("argv secret", "/usr/bin/qemu-system-x86_64\n-uuid\nu\n-object\nsecret,id=s0,data={},format=raw", UNQUOTED, "qemu"),
@@ -308,7 +319,9 @@ HEADERS = (
 )  # fmt: skip
 
 
-def settings_specimens(names: str = "rootpw password vnc_password api_token ldapdb_pw sa_key key NOVELTY secret_key") -> Iterator[Specimen]:
+def settings_specimens(
+    names: str = "rootpw password vnc_password api_token ldapdb_pw sa_key key NOVELTY secret_key",
+) -> Iterator[Specimen]:
     """Yield lines of configuration files of all customs."""
     for name in names.split():
         yield Specimen(f"setting {name}", f"{name} = {{}}", UNQUOTED)

@@ -18,10 +18,10 @@ from __future__ import annotations
 #: anybody may call a process of his chronyd. The path of a control group is the third field; users make groups of any name below
 #: their own (cgroups(7)).
 QUIET = r"""system() {
-  u=; while read -r k v _; do case $k in Uid:) u=$v; break ;; esac; done 2>/dev/null <"/proc/$1/status"
-  case $u in 0) return ;; ''|*[!0-9]*) return 1 ;; esac
-  [ -d /run/systemd/system ] || { [ "$u" -lt 1000 ]; return; }
-  while IFS=: read -r _ k v; do case $k,$v in ,/system.slice/*|name=systemd,/system.slice/*) return ;; esac
+  _u=; while read -r _k _v _; do case $_k in Uid:) _u=$_v; break ;; esac; done 2>/dev/null <"/proc/$1/status"
+  case $_u in 0) return ;; ''|*[!0-9]*) return 1 ;; esac
+  [ -d /run/systemd/system ] || { [ "$_u" -lt 1000 ]; return; }
+  while IFS=: read -r _ _k _v; do case $_k,$_v in ,/system.slice/*|name=systemd,/system.slice/*) return ;; esac
   done 2>/dev/null <"/proc/$1/cgroup"; return 1
 }
 named() {
@@ -37,7 +37,7 @@ named() {
     }
     print h l }' /etc/passwd /etc/group -
 }
-owned() { a=$1 b=$2; shift 2; { r=$({ { "$@"; echo $? >&4; } | named $a $b >&3; } 4>&1); } 3>&1; return $r; }
+owned() { _a=$1 _b=$2; shift 2; { _r=$({ { "$@"; echo $? >&4; } | named $_a $_b >&3; } 4>&1); } 3>&1; return $_r; }
 runs() { p=; { read -r p <"$1"; } 2>/dev/null; case $p in ''|*[!0-9]*) return 1 ;; esac; [ -d /proc/$p ]; }
 sleeps() { echo "libvirt is not asked, as that would start $1" >&2; return 1; }
 awake() {

@@ -13,6 +13,7 @@ import pytest
 from pytest_kvmcheck.evidence import Record
 from pytest_kvmcheck.facts.qcow2 import parse_headers
 from pytest_kvmcheck.gather.redact import kinds, redact, redact_record
+from pytest_kvmcheck.gather.redact.pseudonym import words
 from pytest_kvmcheck.probes import PROBES
 from tests import canaries
 from tests.canaries import Specimen, leaks, secret
@@ -28,12 +29,14 @@ SECTIONS = {
     "qemu_strays": ("7/cmdline", "7/limits"),
 }
 _XML = {"u/live": canaries.DOMAIN, "u/saved": canaries.DOMAIN, "net/u/xml": canaries.NETWORK, "pool/u/xml": canaries.POOL}
-_SETTINGS = (
-    "libvirt_conf qemu_conf sasl_conf libvirt_guests_conf irqbalance_conf ksm_defaults ksmtuned_conf chrony_conf ptp_conf journald_conf"
-    " agent_conf nova_migration iscsi_initiator certificates"
-).split()
-_JSON = "ip_addr ip_link ip_route ip_route6 ip_rule nftables ovs teams multipath_maps multipath_maps_later cloud_init".split()
-_LOGS = "kernel_log ptp_log journal qemu_log audit_failures audit_denials rsyslog_conf".split()
+_SETTINGS = words("""
+    libvirt_conf qemu_conf sasl_conf libvirt_guests_conf irqbalance_conf ksm_defaults ksmtuned_conf chrony_conf ptp_conf
+    journald_conf agent_conf nova_migration iscsi_initiator certificates
+""")
+_JSON = words("""
+    ip_addr ip_link ip_route ip_route6 ip_rule nftables ovs teams multipath_maps multipath_maps_later cloud_init
+""")
+_LOGS = ["kernel_log", "ptp_log", "journal", "qemu_log", "audit_failures", "audit_denials", "rsyslog_conf"]
 
 
 def specimens(probe: str, section: str) -> Iterator[Specimen]:

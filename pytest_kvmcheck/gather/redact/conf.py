@@ -40,7 +40,14 @@ def uncommented(line: str, marks: str = "#;") -> str:
 
 def by_line(text: str, change: Callable[[str], str]) -> str:
     """Return *text* with each line changed; keys in PEM, which take several, are taken out first by the caller."""
-    return "\n".join(change(line) for line in text.split("\n"))
+    known: dict[str, str] = {}
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        shown = known.get(line)
+        if shown is None:
+            shown = known[line] = change(line)
+        lines[number] = shown
+    return "\n".join(lines)
 
 
 def settings(text: str, kept: re.Pattern[str], hide: Hide, marks: str = "#;") -> str:
@@ -133,12 +140,11 @@ def virconf(text: str, hide: Hide) -> str:
 
 def _listed(value: str, hide: Hide) -> str:
     """Return a value that is kept, without comments and secrets in its texts."""
-    value = re.sub(
+    return re.sub(
         r""""[^"\n]*"|'[^'\n]*'|#[^\n]*""",
         lambda item: "#" if item[0][0] == "#" else item[0][0] + redact_words(item[0][1:-1], hide) + item[0][0],
         value,
     )
-    return value
 
 
 #: Parameters of the kernel and of early user space whose values are no secrets: what a check reads, and the usual company.
@@ -164,11 +170,17 @@ _KERNEL_NAMES = re.compile(
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
 
 
+#: The kernel's own bound is COMMAND_LINE_SIZE, 2 to 4 KiB.
+_LONGEST = 65536
+
+
 def kernel_arguments(text: str, hide: Hide) -> str:
     """Return a kernel command line: known parameters keep their values, others their names, and other words nothing.
 
     What cannot be read as one is taken as text, so that it stays unreadable.
     """
+    if len(text) > _LONGEST:
+        return f"overlong: {hide(text)}"
     try:
         parse_cmdline(text)
     except ParseError:
@@ -256,7 +268,7 @@ def certificates(text: str, hide: Hide) -> str:
             return line
         return line.replace(stripped, hide(stripped), 1)
 
-    return by_line(text, change)
+    return "\n".join(map(change, text.split("\n")))
 
 
 _PUBLIC_KEY = re.compile(r"(?P<key>(?:ssh|ecdsa|sk)-[\w@.-]{1,60} AAAA[A-Za-z0-9+/]+={0,2})(?P<rest>.*)", re.DOTALL)

@@ -35,7 +35,7 @@ def _header(data: bytes, hide: Hide) -> bytes:
     if len(data) < _OLD_FIELDS or data[:4] != b"QFI\xfb":
         return bytes(len(data))
     version, place, length = (int.from_bytes(data[start : start + size], "big") for start, size in ((4, 4), (8, 8), (16, 4)))
-    fields = min(_FIELDS if version >= 3 else _OLD_FIELDS, len(data), place if _OLD_FIELDS <= place else len(data))
+    fields = min(_FIELDS if version >= 3 else _OLD_FIELDS, len(data), place if place >= _OLD_FIELDS else len(data))
     kept = bytearray(data[:fields]) + bytes(len(data) - fields)
     if not place or not 0 < length <= 1023 or place + length > len(data):
         return bytes(kept)

@@ -13,7 +13,7 @@ from pytest_kvmcheck.evidence import KEY_SEPARATOR
 from pytest_kvmcheck.gather.redact import argv, conf, image
 from pytest_kvmcheck.gather.redact.forms import redact_keys
 from pytest_kvmcheck.gather.redact.jsontext import redact_json
-from pytest_kvmcheck.gather.redact.pseudonym import Hide
+from pytest_kvmcheck.gather.redact.pseudonym import Hide, words
 from pytest_kvmcheck.gather.redact.text import redact_text, redact_words
 from pytest_kvmcheck.gather.redact.xmltext import redact_xml
 
@@ -98,18 +98,18 @@ class _Sections:
         return self.plain
 
 
-_LINK_NAMES = (
-    "ifname link_type operstate flags address broadcast master link info_kind info_slave_kind mode mii_status state protocol"
-    " perm_hwaddr partner_mac peer_mac bridge_id root_id primary active_slave xmit_hash_policy ad_lacp_rate ad_select arp_validate"
-    " arp_all_targets primary_reselect fail_over_mac ad_lacp_active qdisc group linkmode parentbus parentdev type trust spoofchk link_netnsid"
-    " inet6_addr_gen_mode vlan_protocol local family scope mac link_state query_rss_en"
-)
+_LINK_NAMES = """
+    ifname link_type operstate flags address broadcast master link info_kind info_slave_kind mode mii_status state protocol
+    perm_hwaddr partner_mac peer_mac bridge_id root_id primary active_slave xmit_hash_policy ad_lacp_rate ad_select arp_validate
+    arp_all_targets primary_reselect fail_over_mac ad_lacp_active qdisc group linkmode parentbus parentdev type trust spoofchk
+    inet6_addr_gen_mode vlan_protocol local family scope mac link_state query_rss_en
+"""
 _ROUTE_NAMES = "dst gateway dev protocol scope prefsrc type flags via table src iif oif action host family"
 _NFT_NAMES = "family table name hook policy type chain version release_name dev"
-_MULTIPATH_NAMES = (
-    "name uuid sysfs vend prod rev dev dm_st dev_st chk_st marginal_st checker protocol host_wwnn target_wwnn host_wwpn target_wwpn host_adapter"
-    " queueing features failback write_prot dm-st hwhandler selector hcil dev_t size"
-)
+_MULTIPATH_NAMES = """
+    name uuid sysfs vend prod rev dev dm_st dev_st chk_st marginal_st checker protocol host_wwnn target_wwnn host_wwpn
+    target_wwpn host_adapter queueing features failback write_prot hwhandler selector hcil dev_t size
+"""
 
 _AGENT_NAMES = (
     "BLACKLIST_RPC|BLOCK_RPCS|ALLOW_RPCS|FILTER_RPC_ARGS|DAEMON_ARGS|block-rpcs|blacklist|allow-rpcs|method|path|daemon|verbose"
@@ -228,25 +228,39 @@ def _rules(text: str, hide: Hide) -> str:
 
 KINDS |= dict.fromkeys(("iptables", "libvirt_rules", "firewalld"), _rules)
 
+
+def _kernel_log(text: str, hide: Hide) -> str:
+    """The kernel tells its command line once, and a line of it may be among those that were picked."""
+
+    def change(line: str) -> str:
+        told, sign, arguments = line.partition("ommand line: ")
+        return f"{told}{sign}{conf.kernel_arguments(arguments, hide)}" if sign and arguments.strip() else line
+
+    return redact_text(conf.by_line(text, change) if "ommand line: " in text else text, hide)
+
+
 #: Logs: sentences of programs, in which strangers have a say.
 KINDS |= dict.fromkeys(
-    ("kernel_log", "ptp_log", "journal", "qemu_log", "audit_failures", "audit_denials", "rsyslog_conf", "libvirt_guests_script"),
+    ("ptp_log", "journal", "qemu_log", "audit_failures", "audit_denials", "rsyslog_conf", "libvirt_guests_script"),
     redact_text,
 )
 
+KINDS["kernel_log"] = _kernel_log
+
 #: Numbers, names and tables: of the kernel, of sysfs, and of tools that print nothing else.
-TABLES = frozenset(
-    "adjtime audit_status block_devices chrony_sources chrony_tracking clock clock_devices clocksource counters counters_later cpu_lists"
-    " cpu_siblings cpu_topology cpufreq cpuidle cpuinfo detect_virt dev_kvm device_places df dm_maps dm_slaves dma_latency_holders dmi"
-    " domblkerror domstats domstats_later edac ethtool fc_hosts fc_hosts_later fc_ports guest_channels guest_disks hostname hostname_fqdn"
-    " hugepage_sources hugepages hugepages_node image_modes iommu_groups iscsi iscsi_nodes isolation journal_dirs kernel_settings kernels"
-    " key_modes ksm kvm_modules kvm_params libvirt_access listeners log_sizes logrotate_libvirt machine_id managers mdstat meminfo"
-    " memory_modules microcode multipath_config multipath_dmsetup name_lookup net_settings nic_state now ntpd_peers ntpd_variables numa numad"
-    " nvme nvme_identity packages pci polkit_rules pool_files product_uuid programs ptp_clocks qemu_cgroup qemu_huge_maps qemu_proc"
-    " qemu_threads qemu_user qemu_vhost scsi_disk scsi_disks scsi_wwids security_modules smt sriov_conf storage_peers storage_ping swaps"
-    " systemd_failed systemd_state systemd_units tainted thp timesyncd_stamp tuned uname updates vfio_params vhost_net vhost_zcopytx"
-    " virt_admin virt_host_validate virtio_ports vm_settings vulnerabilities".split()
-)
+TABLES = words("""
+        adjtime audit_status block_devices chrony_sources chrony_tracking clock clock_devices clocksource counters
+        counters_later cpu_lists cpu_siblings cpu_topology cpufreq cpuidle cpuinfo detect_virt dev_kvm device_places df
+        dm_maps dm_slaves dma_latency_holders dmi domblkerror domstats domstats_later edac ethtool fc_hosts fc_hosts_later
+        fc_ports guest_channels guest_disks hostname hostname_fqdn hugepage_sources hugepages hugepages_node image_modes
+        iommu_groups iscsi iscsi_nodes isolation journal_dirs kernel_settings kernels key_modes ksm kvm_modules kvm_params
+        libvirt_access listeners log_sizes logrotate_libvirt machine_id managers mdstat meminfo memory_modules microcode
+        multipath_config multipath_dmsetup name_lookup net_settings nic_state now ntpd_peers ntpd_variables numa numad nvme
+        nvme_identity packages pci polkit_rules pool_files product_uuid programs ptp_clocks qemu_cgroup qemu_huge_maps
+        qemu_proc qemu_threads qemu_user qemu_vhost scsi_disk scsi_disks scsi_wwids security_modules smt sriov_conf
+        storage_peers storage_ping swaps systemd_failed systemd_state systemd_units tainted thp timesyncd_stamp tuned uname
+        updates vfio_params vhost_net vhost_zcopytx virt_admin virt_host_validate virtio_ports vm_settings vulnerabilities
+    """)
 
 
 def kind_of(record: str) -> Kind:

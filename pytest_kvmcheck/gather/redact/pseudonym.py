@@ -23,6 +23,15 @@ PSEUDONYM = re.compile(r"<redacted:[0-9a-f]{8}>")
 _REMEMBERED, _SHORT = 20_000, 512
 
 
+def words(text: str) -> frozenset[str]:
+    """Return the words of a table.
+
+    >>> sorted(words("b a"))
+    ['a', 'b']
+    """
+    return frozenset(text.split())
+
+
 class Hide:
     """Gives each text its pseudonym; a pseudonym, and nothing at all, stay what they are."""
 
@@ -44,7 +53,7 @@ class Hide:
         return known
 
     def once(self, form: str, value: str, make: Callable[[str], str]) -> str:
-        """Return ``make(value)``, which depends on *form* and *value* only: the same ones stand in the definitions of all domains."""
+        """Return ``make(value)``, which depends on *form* and *value* only: all domains have the same ones."""
         if len(value) > _SHORT:
             return make(value)
         made = self._made.get((form, value))

@@ -14,10 +14,9 @@ after a word such as ``password=`` to the end of the line. A bare word that noth
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from pytest_kvmcheck.gather.redact.forms import redact_forms, redact_keys
-from pytest_kvmcheck.gather.redact.pseudonym import PSEUDONYM, Hide
+from pytest_kvmcheck.gather.redact.pseudonym import PSEUDONYM, Hide, words
 
 #: Names of settings that hold secrets, or the middle of such names.
 _NAMES = (
@@ -87,21 +86,26 @@ _CARRIERS = tuple(
         ),
         ("createuser", "createuser", r"\b(?:SHA|MD5|AES|DES)[\w-]{0,8}[ \t]+"),
         ("comment", "--comment", r"--comment[ \t]+"),
+        # auditd: the arguments of a process, often in hexadecimal digits
+        ("proctitle", "proctitle", r"\bproctitle="),
+        ("execve", "execve", r"\ba\d{1,4}="),
     )
 )
 #: ``-p X``: a password for many programs, a port or a protocol for others.
 _DASH_P = re.compile(
-    r"(?<!\S)-p[ \t]+(?!(?:\d{1,5}|tcp|udp|udplite|icmp\w*|ipv6[\w-]*|igmp|esp|ah|gre|sctp|all|ospf|vrrp|err|warning|\d+)(?:\s|$))(?=[^\s-])"
+    r"(?<!\S)-p[ \t]+(?!(?:\d{1,5}|tcp|udp|udplite|icmp\w*|ipv6[\w-]*|igmp|esp|ah|gre|sctp|all|ospf|vrrp|err|warning)(?:\s|$))"
+    r"(?=[^\s-])"
 )
 
 #: In a longer line, all is hidden that follows the first sign of a secret: no statement of ours is so long.
 _LONG = 8192
 
 #: Signs, in lower case, of what announces a secret. A line without any of them is not looked at.
-_SIGNS = (
-    "pass pwd pw secret token credential authorization cookie communit createuser dhcert key psk otp chap sae wpa netrc crypto bearer jwt"
-    " pin basic negotiate ntlm fw_cfg fw-cfg ignition opt/ smbios oemstring -append -p curl wget ldap ipmi snmp redis comment @ masterauth"
-).split()
+_SIGNS = words("""
+    pass pwd pw secret token credential authorization cookie communit createuser dhcert key psk otp chap sae wpa netrc
+    crypto bearer jwt pin basic negotiate ntlm fw_cfg fw-cfg ignition opt/ smbios oemstring -append -p curl wget ldap ipmi
+    snmp redis comment @ masterauth proctitle execve
+""")
 
 
 def redact_text(text: str, hide: Hide) -> str:
@@ -110,7 +114,7 @@ def redact_text(text: str, hide: Hide) -> str:
 
 
 def redact_words(text: str, hide: Hide) -> str:
-    r"""Return *text* whose lines a parser reads: values of settings, tables, names. Words with blanks between announce little there.
+    r"""Return *text* whose lines a parser reads: values of settings, tables, names. A blank announces little there.
 
     >>> redact_words("Inst libsecret-1-0 [0.20]\nsource=rbd:vms/a:key=AQhunter2hunter2", Hide(b"key"))
     'Inst libsecret-1-0 [0.20]\nsource=rbd:vms/a:key=<redacted:8dada69b>'
@@ -154,17 +158,16 @@ def _lines_with(signs: set[str], low: str) -> list[tuple[int, int]]:
 
 def _line(line: str, hide: Hide, signs: set[str], *, free: bool) -> str:
     """Return one line; *signs* are those of the whole text, so that nothing is sought for which there is none."""
+    if len(line) > _LONG:
+        return _cut(line, hide, signs)
     if "@" in line:
         line = _WORD.sub(lambda match: _userinfo_of_url(match[0], hide), line)
-    if len(line) > _LONG:
-        line = _cut(line, hide)
-    else:
-        for needed, carrier, start in _CARRIERS:
-            if needed & signs and carrier.search(line):
-                line = _after(line, start, hide)
-        if "-p" in signs:
-            line = _after(line, _DASH_P, hide, to_option=True)
-        line = _named(line, hide, None if free else _SIGN)
+    for needed, carrier, start in _CARRIERS:
+        if needed & signs and carrier.search(line):
+            line = _after(line, start, hide)
+    if "-p" in signs:
+        line = _after(line, _DASH_P, hide, to_option=True)
+    line = _named(line, hide, None if free else _SIGN)
     if free and "@" in line:
         line = _WORD.sub(lambda match: _userinfo(match[0], hide), line)
     if signs & {"bearer", "basic", "negotiate", "ntlm"}:
@@ -175,16 +178,13 @@ def _line(line: str, hide: Hide, signs: set[str], *, free: bool) -> str:
 _WORD = re.compile(r"\S+")
 
 
-def _cut(line: str, hide: Hide) -> str:
-    """Hide all that follows the first thing in a very long line that announces a secret."""
-    places = [match.end() for _, carrier, start in _CARRIERS if carrier.search(line) and (match := start.search(line))]
-    if match := _DASH_P.search(line):
-        places.append(match.end())
-    for name in _NAME.finditer(line):
-        if assigned := _ASSIGNED.match(line, name.end()) or _BLANK.match(line, name.end()):
-            places.append(assigned.end())
-            break
-    return line[: min(places)] + hide(line[min(places) :]) if places else line
+def _cut(line: str, hide: Hide, signs: set[str]) -> str:
+    """Hide all that follows the first sign in a very long line; before an @ stands what it announces."""
+    if "@" in line:
+        return hide(line)
+    low = line.lower()
+    place = min((at for sign in signs if (at := low.find(sign)) >= 0), default=len(line))
+    return line[:place] + hide(line[place:])
 
 
 def _put(match: re.Match[str], hide: Hide) -> str:
