@@ -90,6 +90,7 @@ def test_a_profile_that_does_not_exist() -> None:
 
 @pytest.mark.parametrize("item", CONTRADICTIONS, ids=lambda item: "-".join(f"{check}.{name}" for check, name in item.params))
 def test_contradictions_name_parameters_that_exist(item: object) -> None:
+    assert item.params  # type: ignore[attr-defined]
     for check_id, name in item.params:  # type: ignore[attr-defined]
         assert name in CHECKS[check_id].params, f"{check_id} has no parameter {name}"
 

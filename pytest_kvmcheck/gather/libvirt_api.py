@@ -158,7 +158,7 @@ def _records(libvirt: Any, connection: Any) -> dict[str, Record]:
             records[probe] = Record(probe, f"error: {exc}\n")
 
     def uuids(flags: int) -> str:
-        return "".join(f"{domain.UUIDString()}\n" for domain in connection.listAllDomains(flags))
+        return "".join(f"{domain.UUIDString()}\n" for domain in connection.listAllDomains(flags)) + "\n"
 
     records["virsh"] = Record("virsh")
     put("virsh:uri", lambda: f"{connection.getURI()}\n")

@@ -122,7 +122,7 @@ def _lists(tree: Tree) -> dict[str, str]:
         "autostart": [uuid for uuid, info in infos.items() if info.autostart],
         "persistent": [uuid for uuid, info in infos.items() if info.persistent],
     }
-    return {name: "".join(f"{uuid}\n" for uuid in sorted(uuids)) for name, uuids in lists.items()}
+    return {name: "".join(f"{uuid}\n" for uuid in sorted(uuids)) + "\n" for name, uuids in lists.items()}
 
 
 def _infos(tree: Tree) -> dict[str, DomInfo]:

@@ -23,6 +23,22 @@ _VARIABLES = {
 }
 
 
+def how_to_permit(sudo: str) -> str:
+    """Return what helps where something was not permitted, by how sudo was answered there (``Evidence.sudo``).
+
+    >>> print(how_to_permit("off"))
+    Use --sudo, or log in as root; `kvmcheck commands --sudoers` prints the rules.
+    >>> print(how_to_permit("root"))
+    Root itself was refused: a container, a security module or the kernel's lockdown keeps it.
+    """
+    return {
+        "root": "Root itself was refused: a container, a security module or the kernel's lockdown keeps it.",
+        "granted": "Its sudoers lack rules that `kvmcheck commands --sudoers` prints, or no rule lifts it: log in as root.",
+        "denied": "sudo refused without a password; `kvmcheck commands --sudoers` prints the rules.",
+        "absent": "There is no sudo: log in as root.",
+    }.get(sudo, "Use --sudo, or log in as root; `kvmcheck commands --sudoers` prints the rules.")
+
+
 def as_json(probes: Iterable[Probe]) -> list[dict[str, Any]]:
     """Return the probes as plain data."""
     return [

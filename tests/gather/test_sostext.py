@@ -193,6 +193,7 @@ def test_each_form_has_a_sample() -> None:
 
 @each_form
 def test_a_valid_text_is_told(convert: Convert) -> None:
+    assert SAMPLES[convert]
     for text, parse in SAMPLES[convert]:
         told = attempt(convert, text)
         assert told is not None
@@ -215,6 +216,7 @@ def test_no_hostile_text_is_told(convert: Convert) -> None:
 
 @each_form
 def test_cut_and_damaged_texts_raise_nothing(convert: Convert) -> None:
+    assert SAMPLES[convert]
     for good, _ in SAMPLES[convert]:
         for part in range(48):
             attempt(convert, good[: len(good) * part // 48])
