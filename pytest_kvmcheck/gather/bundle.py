@@ -136,6 +136,8 @@ def opened(path: Path) -> Iterator[Path]:
     if path.is_dir():
         yield _top(path, path)
         return
+    if not path.exists():
+        raise KvmcheckError(f"{path} is not an evidence bundle: there is no such file or directory")
     with leash.stops(), tempfile.TemporaryDirectory(prefix="kvmcheck-bundle-") as place:
         _unpack(path, Path(place))
         yield _top(Path(place), path)

@@ -6,13 +6,12 @@ from enum import StrEnum
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence, Record
+from pytest_kvmcheck.gather import budget, soslibvirt
 from pytest_kvmcheck.gather import reply as replies
-from pytest_kvmcheck.gather import soslibvirt
 from pytest_kvmcheck.gather.archive import DAMAGED, TooLarge
 from pytest_kvmcheck.gather.files import open_plain
 from pytest_kvmcheck.gather.sostext import FORMS, SYSCTL
 from pytest_kvmcheck.gather.sostree import MAX_LISTING, Tree, glob_regex
-from pytest_kvmcheck.gather.transport import MAX_REPLY_BYTES
 from pytest_kvmcheck.probes import Probe, probes_for
 from pytest_kvmcheck.targets import Target
 
@@ -56,7 +55,7 @@ def from_reply(target: Target) -> Evidence:
     """Return the evidence in the saved output of ``kvmcheck collect-script``."""
     try:
         with open_plain(target.path) as file:
-            data = file.read(MAX_REPLY_BYTES + 1)
+            data = file.read(budget.REPLY_BYTES + 1)
     except OSError as exc:
         return Evidence(target.name, failure=EvidenceMissing(Cause.UNREACHABLE, f"{target.path}: {exc.strerror}"))
     reply = replies.read(data, None, probes_for(target.role))

@@ -15,12 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
 from pytest_kvmcheck.errors import Cause, EvidenceMissing
-from pytest_kvmcheck.gather import leash
+from pytest_kvmcheck.gather import budget, leash
 from pytest_kvmcheck.gather.crowd import Place
 from pytest_kvmcheck.targets import Target
-
-#: No reply of a host may be larger than this.
-MAX_REPLY_BYTES = 256 * 2**20
 
 #: A dead network ends, a password is never asked for, an unknown host key is refused, and no connection is left behind
 #: (an open one of the user's, by ControlPath in ssh_config, is used).
@@ -158,7 +155,7 @@ def _refuse_password(line: str) -> None:
 def bounded(
     argv: list[str],
     deadline_s: float,
-    max_bytes: int = MAX_REPLY_BYTES,
+    max_bytes: int = budget.REPLY_BYTES,
     *,
     place: Place | None = None,
     env: Mapping[str, str] | None = None,
