@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,11 @@ def test_fix_names_a_domain_only_where_there_is_one(check: Check) -> None:
 def test_the_page_of_what_is_touched_is_as_the_list_says() -> None:
     page = Path(__file__).parents[1].joinpath("docs/touches.md").read_text("utf-8")
     assert page == touches.page(), "run: python -m pytest_kvmcheck.reports.touches >docs/touches.md"
+
+
+def test_what_holds_a_threat_exists() -> None:
+    """The page of threats names tests: each is there."""
+    root = Path(__file__).parent.parent
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (root / "docs" / "threats.md").read_text("utf-8")))
+    assert len(named) > 10
+    assert not [name for name in sorted(named) if not (root / name).is_file()]
