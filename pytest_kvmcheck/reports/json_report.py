@@ -73,7 +73,7 @@ def document(plan: Plan, results: Sequence[Result], tally: Tally, selection: Seq
                 "planned": tally.planned.get(f"cluster:{cluster.name}", 0),
                 "checks": _comparing(plan, cluster),
             }
-            for cluster in clusters(plan.hosts)
+            for cluster in clusters(host for host in plan.hosts if host.target.role == "host")
         ],
         "waivers": [
             {
