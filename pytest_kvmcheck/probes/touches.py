@@ -85,7 +85,7 @@ TOUCHES: tuple[Touch, ...] = (
         ("connect udp 127.0.0.1:323", "connect udp 127.0.0.1:123", "send udp*"),
     ),
     Touch(
-        "a socket file of chronyc in /run/chrony for a moment, as root, where chronyd takes no packets (cmdport 0, bindcmdaddress)",
+        "a socket file of chronyc in /run/chrony for a moment, as root, where chronyd has cmdport 0 or another bindcmdaddress",
         "chronyd answers to that file; it is removed at once",
         ("chrony_tracking", "chrony_sources"),
         (

@@ -12,6 +12,7 @@ from pytest_kvmcheck.errors import Cause, printable
 from pytest_kvmcheck.evidence import KEY_SEPARATOR, Evidence
 from pytest_kvmcheck.outcomes import TABLE, Outcome, rank
 from pytest_kvmcheck.registry import Severity
+from pytest_kvmcheck.reports.commands import how_to_permit
 from pytest_kvmcheck.reports.score import counts, score
 from pytest_kvmcheck.results import Result
 from pytest_kvmcheck.tally import Tally
@@ -130,7 +131,7 @@ def summary(
         _missing(reporter, tally, selection, stopped, width)
         return
     _findings(reporter, results, width)
-    _unknowns(reporter, results, width)
+    _unknowns(reporter, results, {host.name: host.evidence.sudo for host in plan.hosts}, width)
     _waivers(reporter, plan, results, width)
     if reporter.verbosity > 0:
         for result in results:
@@ -186,8 +187,8 @@ def _fold(reporter: pytest.TerminalReporter, word: str, text: str, width: int) -
     reporter.write_line(("\n" + " " * 12).join(lines))
 
 
-def _unknowns(reporter: pytest.TerminalReporter, results: Iterable[Result], width: int) -> None:
-    """Fold unknowns by host and cause, so that one dead daemon is one line."""
+def _unknowns(reporter: pytest.TerminalReporter, results: Iterable[Result], sudo: Mapping[str, str], width: int) -> None:
+    """Fold unknowns by host and cause, so that one dead daemon is one line. *sudo* tells how each host answered sudo."""
     blocked: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     unknown: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for result in results:
@@ -207,7 +208,7 @@ def _unknowns(reporter: pytest.TerminalReporter, results: Iterable[Result], widt
         else:
             text += f": {', '.join(checks[:4])} and {len(checks) - 4} more checks"
         if cause == Cause.NOT_PERMITTED:
-            text += ". Use --sudo; `kvmcheck commands --sudoers` prints the rules."
+            text += f". {how_to_permit(sudo.get(host, 'off'))}"
         _fold(reporter, f"UNKNOWN {len(found)}", text, width)
     for (host, check, message), found in sorted(blocked.items()):
         _fold(reporter, f"BLOCKED {len(found)}", f"{host}: {check} ({message})", width)
