@@ -251,8 +251,8 @@ case "$word $rest" in
 echo*) echo "$rest" ;;
 *--inactive*|dumpxml*) line="$word $rest"; line=$(echo "$line" | sed 's/--inactive//')
   case $line in {cases} esac ;;
-"list --uuid"*) ;;
-list*autostart*) ;;
+"list --uuid"*) echo ;;
+list*autostart*) echo ;;
 list*) echo "{listing}"; echo ;;
 uri*) echo "$VIRSH_DEFAULT_CONNECT_URI" ;;
 esac
@@ -349,7 +349,7 @@ case "$word $rest" in
 echo*) echo "$rest" ;;
 dumpxml*) cat ${{rest##* }}.xml ;;
 snapshot*) printf ' Name   Creation Time   State\\n---------------------------------\\n\\n' ;;
-list*autostart*) ;;
+list*autostart*) echo ;;
 list*) cat list ;;
 uri*) echo "$VIRSH_DEFAULT_CONNECT_URI" ;;
 esac; done""",
