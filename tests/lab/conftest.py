@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.lab import emulator, fleet, image, judge
 from tests.lab.lab import Lab, opened
 from tests.lab.leftovers import workshop
 from tests.lab.machine import Machine, SilentError, Template, stop_all
-from tests.lab.scenarios import FAULTS, Scenario
+from tests.lab.scenarios import FAULTS, SCENARIOS, Scenario
 
 #: Emulation takes a processor and a half each: several at a time only get slower, and run into time limits.
 AT_A_TIME = 1
@@ -32,15 +32,47 @@ TIMES = pytest.StashKey[dict[str, str]]()
 STAGE = pytest.StashKey["Stage"]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Scenarios first: while they run, what others need is prepared.
+#: Which part of the faults is staged: ``2/3`` is the second of three, that is every third one from the second. All without it.
+TURN = "LAB_TURN"
+
+
+def turn(told: str, faults: Sequence[str]) -> set[str]:
+    """Return the names of those *faults* whose turn it is. Raises ValueError for anything but ``NUMBER/OF``.
+
+    >>> sorted(turn("2/3", ["a", "b", "c", "d", "e"])), turn("", ["a"])
+    (['b', 'e'], {'a'})
+    """
+    if not told:
+        return set(faults)
+    number, of = map(int, told.split("/"))
+    if not 1 <= number <= of:
+        raise ValueError(f"{TURN}: {told}: expected 1/3, 2/3 or 3/3, or the like")
+    return set(faults[number - 1 :: of])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Scenarios first: while they run, what others need is prepared. Faults whose turn it is not are deselected, and counted so.
 
     Where a machine fell silent, all is done once more with another copy of it.
     """
+    mine = turn(os.environ.get(TURN, ""), [scenario.name for scenario in SCENARIOS])
+    others = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function) and item.originalname == "test_broken" and _fault(item) not in mine
+    ]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=f"^{SilentError.__name__}"))
     items.sort(key=lambda item: "verdict" not in getattr(item, "fixturenames", ()))
+
+
+def _fault(item: pytest.Function) -> str:
+    scenario = item.callspec.params.get("scenario") if hasattr(item, "callspec") else None
+    return scenario.name if isinstance(scenario, Scenario) else ""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -55,7 +87,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             if "TCG doesn't support requested feature" not in line:
                 terminalreporter.line(line)
     if times := config.stash.get(TIMES, None):
-        terminalreporter.section("scenarios")
+        told = os.environ.get(TURN, "")
+        terminalreporter.section(f"scenarios, turn {told}" if told else "scenarios")
         for name, took in times.items():
             terminalreporter.line(f"{took}  {name}")
         used = emulator.chosen()
