@@ -182,13 +182,15 @@ def bounded(
                     stopped = Cause.TIMEOUT
                 for key, _ in events:
                     chunk = os.read(key.fd, 65536)
+                    now = time.monotonic()
                     if not chunk:
                         selector.unregister(key.fd)
+                        if key.fd == out:  # from the last bytes to this nothing came
+                            arrivals.append((len(streams[out]), asked_s + now - began))
                         continue
                     streams[key.fd] += chunk
                     place.hear(len(chunk))
                     if key.fd == out:
-                        now = time.monotonic()
                         if now - opened < _MOMENT_S:
                             arrivals.pop()
                         else:
