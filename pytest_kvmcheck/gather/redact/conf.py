@@ -279,7 +279,7 @@ def public_keys(text: str, hide: Hide) -> str:
 
     def change(line: str) -> str:
         match = _PUBLIC_KEY.fullmatch(line)
-        return match["key"] + redact_words(match["rest"], hide) if match else redact_words(line, hide)
+        return match["key"] + redact_text(match["rest"], hide) if match else redact_words(line, hide)
 
     return by_line(redact_keys(text, hide), change)
 

@@ -26,6 +26,7 @@ _FORMS = tuple(
             r"\$(?:1|2[abxy]?|5|6|7|y|gy|md5|sha1|apr1|argon2\w{0,3}|pbkdf2[\w-]{0,8}|scrypt|P|H)\$[^\s:\"',;<>]+",
         ),
         ("{s {m {c {p", r"\{(?:S?SHA\d{0,3}|S?MD5|CRYPT|PBKDF2[\w-]{0,8})\}[^\s\"']+"),
+        ("/services/t /webhooks/", r"(?<=/services/)T\w{5,}/\w+/\w+|(?<=/webhooks/)\d+/[\w-]+"),
         ("scram-sha-", r"\bSCRAM-SHA-\d{1,3}\$\S+"),
         ("hex: ascii:", r"\b(?:HEX|ASCII):[^\s\"',;]{8,}"),
         ("0x", r"\b0x[0-9A-Fa-f]{32,}"),

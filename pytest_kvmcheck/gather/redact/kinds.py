@@ -14,7 +14,7 @@ from pytest_kvmcheck.gather.redact import argv, conf, image
 from pytest_kvmcheck.gather.redact.forms import redact_keys
 from pytest_kvmcheck.gather.redact.jsontext import redact_json
 from pytest_kvmcheck.gather.redact.pseudonym import Hide, words
-from pytest_kvmcheck.gather.redact.text import redact_text, redact_words
+from pytest_kvmcheck.gather.redact.text import names_a_secret, redact_text, redact_words
 from pytest_kvmcheck.gather.redact.xmltext import redact_xml
 
 #: Takes the secrets out of an answer.
@@ -150,12 +150,17 @@ def _modprobe(text: str, hide: Hide) -> str:
         match = re.fullmatch(
             r"(\s*(?:install|remove)\s+\S+\s+)(?!/(?:usr/)?bin/(?:true|false)\s*$)(\S.*?)(\s*\\?\s*)", line, re.DOTALL
         )
-        return match[1] + hide(match[2]) + match[3] if match else line
+        if match:
+            return match[1] + hide(match[2]) + match[3]
+        return re.sub(
+            r"(?<!\S)(\w+)=(\S+)", lambda item: f"{item[1]}={hide(item[2])}" if names_a_secret(item[1]) else item[0], line
+        )
 
     return conf.by_line(conf.commented(text, hide), change)
 
 
-def _limits(text: str, hide: Hide) -> str:
+def _without_tails(text: str, hide: Hide) -> str:
+    """Lines that may end in a comment."""
     return redact_words(conf.by_line(text, lambda line: line.partition("#")[0] + "#" * ("#" in line)), hide)
 
 
@@ -195,7 +200,7 @@ KINDS: dict[str, Kind] = {
     ),
     "modprobe_conf": _files(_modprobe),
     "modules_load_conf": _files(conf.commented),
-    "limits_conf": _files(_limits),
+    "limits_conf": _files(_without_tails),
     "ksm_defaults": _settings("KSM_ENABLED|SLEEP_MILLISECS|VHOST_NET_ENABLED|KVM_HUGEPAGES|TAPS|KVM_NESTED"),
     "ksmtuned_conf": _settings("KSM_\\w+|LOGFILE|DEBUG"),
     "chrony_conf": _settings(_CHRONY_NAMES, "#%!;"),
@@ -205,7 +210,7 @@ KINDS: dict[str, Kind] = {
     "journald_conf": _settings(_JOURNALD_NAMES),
     "agent_conf": _settings(_AGENT_NAMES),
     "nova_migration": lambda text, hide: conf.settings(text, re.compile(r"live_migration_\w+"), hide),
-    "etc_hosts": _files(conf.commented),
+    "etc_hosts": _files(_without_tails),
     "iscsi_initiator": _settings("InitiatorName|InitiatorAlias"),
     "certificates": _files(conf.certificates),
     "ssh_host_keys": _files(conf.public_keys),
@@ -217,7 +222,7 @@ KINDS: dict[str, Kind] = {
 
 def _rules(text: str, hide: Hide) -> str:
     """Rules of packet filters; their comments are anybody's."""
-    comment = re.compile(r"""(?P<head>--comment[ \t]+|\bcomment[ \t]+)(?P<s>"(?:[^"\\\n]|\\.)*"|[^\s"]+)""")
+    comment = re.compile(r"""(?P<head>\bcomment[ \t]+|\bprefix[ \t=]+)(?P<s>"(?:[^"\\\n]|\\.)*"|[^\s"]+)""")
 
     def shown(match: re.Match[str]) -> str:
         said = match["s"]

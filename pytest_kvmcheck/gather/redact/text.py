@@ -20,6 +20,7 @@ from pytest_kvmcheck.gather.redact.pseudonym import PSEUDONYM, Hide, words
 
 #: Names of settings that hold secrets, or the middle of such names.
 _NAMES = (
+    r"webhook|sharedaccess|signature(?=[ \t]{0,4}=)|(?<![a-z])sig(?==)",
     r"passw|passphrase|passcode|keyphrase|pwd|secret|token|credential|authorization|cookie|community|createuser|dhcert",
     r"(?:api|access|auth|private|preshared|shared|session|encryption|encrypt|signing|master|client|server|account|storage|host|wpa|sa"
     r"|tls|enc|crypt|luks|hmac|md5|sha\d*|aws|ceph|volume|recovery|unlock|group)[_.-]?key",
@@ -87,10 +88,20 @@ _CARRIERS = tuple(
         ("createuser", "createuser", r"\b(?:SHA|MD5|AES|DES)[\w-]{0,8}[ \t]+"),
         ("comment", "--comment", r"--comment[ \t]+"),
         # auditd: the arguments of a process, often in hexadecimal digits
+        ("cmd= tty", r"type=(?:USER_CMD|USER_TTY|TTY)\b", r"\b(?:cmd|data)="),
         ("proctitle", "proctitle", r"\bproctitle="),
         ("execve", "execve", r"\ba\d{1,4}="),
     )
 )
+#: Commands that take secrets in ways of their own: of a line that holds one, only what a log writes before its messages is kept.
+_COMMANDS = re.compile(
+    r"\b(?:secret-set-value|set-user-password|set-password|chpasswd|htpasswd|ldappasswd|passwd --stdin|cryptsetup|keyctl|kinit"
+    r"|smbclient|openssl (?:enc|pkcs12|rsa|passwd)|auth\.password(?:_in)? -v|expect -c)\b"
+)
+_PREFIX = re.compile(r"\d+\.\d+ \S+ [^\s:]+: ?|type=\S+ msg=audit\([^)]*\): ?|[DE] [^|]{0,30}\||error: ")
+#: A file whose name says what it holds.
+_FILE = re.compile(r"/[^:\s]*/(?P<name>[^/:\s<]+):(?P<s>.+)")
+
 #: ``-p X``: a password for many programs, a port or a protocol for others.
 _DASH_P = re.compile(
     r"(?<!\S)-p[ \t]+(?!(?:\d{1,5}|tcp|udp|udplite|icmp\w*|ipv6[\w-]*|igmp|esp|ah|gre|sctp|all|ospf|vrrp|err|warning)(?:\s|$))"
@@ -105,6 +116,7 @@ _SIGNS = words("""
     pass pwd pw secret token credential authorization cookie communit createuser dhcert key psk otp chap sae wpa netrc
     crypto bearer jwt pin basic negotiate ntlm fw_cfg fw-cfg ignition opt/ smbios oemstring -append -p curl wget ldap ipmi
     snmp redis comment @ masterauth proctitle execve
+    webhook sharedaccess signature sig= cmd= tty cryptsetup keyctl kinit smbclient openssl expect
 """)
 
 
@@ -160,6 +172,10 @@ def _line(line: str, hide: Hide, signs: set[str], *, free: bool) -> str:
     """Return one line; *signs* are those of the whole text, so that nothing is sought for which there is none."""
     if len(line) > _LONG:
         return _cut(line, hide, signs)
+    if free and (match := _COMMANDS.search(line)):
+        head = _PREFIX.match(line)
+        begin = min(head.end() if head else 0, match.start())
+        return line[:begin] + _value(line, begin, hide, to_option=False)[0]
     if "@" in line:
         line = _WORD.sub(lambda match: _userinfo_of_url(match[0], hide), line)
     for needed, carrier, start in _CARRIERS:
@@ -168,6 +184,8 @@ def _line(line: str, hide: Hide, signs: set[str], *, free: bool) -> str:
     if "-p" in signs:
         line = _after(line, _DASH_P, hide, to_option=True)
     line = _named(line, hide, None if free else _SIGN)
+    if not free and (match := _FILE.fullmatch(line)) and names_a_secret(match["name"]):
+        line = line[: match.start("s")] + hide(match["s"])
     if free and "@" in line:
         line = _WORD.sub(lambda match: _userinfo(match[0], hide), line)
     if signs & {"bearer", "basic", "negotiate", "ntlm"}:
