@@ -84,7 +84,7 @@ class Session:
                 "python -O with --assert=plain: no assertion would be run, and nothing judged; leave one of them out"
             )
         hosts = getattr(config.option, "hosts", None)
-        own_checks = self._own_checks()
+        self._own = own_checks = self._own_checks()
         if config.pluginmanager.hasplugin("html"):
             from pytest_kvmcheck.reports.html import HtmlColumns
 
@@ -183,6 +183,7 @@ class Session:
         """
         # Evidence, tests and results stay to the end: to look through them for garbage again and again takes a fourth of a run.
         gc.set_threshold(*self._thresholds[:2], 1000)
+        self._spare_what_nobody_needs()
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         with terminal.Progress(reporter, len(self.plan.targets)) as progress:
             plan.gather(self.plan, progress.done)
@@ -192,6 +193,24 @@ class Session:
                 plan.seal(self.plan, self.plan.settings.record)
         except (KvmcheckError, OSError) as exc:
             raise pytest.UsageError(f"kvmcheck: --kvmcheck-record: {exc}") from None
+
+    def _spare_what_nobody_needs(self) -> None:
+        """Shipped checks log nothing and warn of nothing: to look out for both at each verdict takes a third of a run.
+
+        Who asks for logs or warnings (-W, --log-cli-level ...) keeps them, and so do the tests of others in the same run.
+        """
+        config, manager = self.config, self.config.pluginmanager
+        asked = any(config.getini(name) for name in ("filterwarnings", "log_cli", "log_level", "log_file"))
+        asked |= bool(config.known_args_namespace.pythonwarnings) or any(
+            getattr(config.option, name, None) for name in ("log_cli_level", "log_level", "log_file")
+        )
+        if self._own or asked:
+            return
+        if (logs := manager.get_plugin("logging-plugin")) is not None:
+            manager.unregister(logs)
+            logs.pytest_unconfigure()  # closes its file
+        if (warnings := manager.get_plugin("warnings")) is not None:
+            manager.unregister(warnings)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
