@@ -65,6 +65,7 @@ def test_more_parts_than_can_be_judged(monkeypatch: pytest.MonkeyPatch, scope: s
 
 def test_every_scope_has_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "SUBJECTS", 3)
+    assert LISTERS
     for scope, (_, none) in dict(LISTERS).items():
         monkeypatch.setitem(LISTERS, scope, (lambda host: (Subject(host.name, host.name) for _ in range(4)), none))
         target = Target("x", "ssh://x", "guest" if scope == "guest" else "host")

@@ -157,6 +157,7 @@ NOTHING = {
     "journal:libvirt": "no errors; the section control proves that the journal may be read",
     "key_modes": "none of the directories is there",
     "libvirt_access:groups": "there is no such group",
+    "libvirt_accounts:groups": "there is no such group",
     "libvirt_access:polkit": "libvirt's policy is not installed",
     "libvirt_guests_script": "the script sets nothing",
     "listeners": "nothing listens",

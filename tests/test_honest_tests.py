@@ -23,6 +23,8 @@ WHATEVER_ITS_END = {
     "lab/leftovers.py:_ip": "what is to be removed may be gone",
     "lab/machine.py:_freeze": "the machine may have ended",
     "lab/test_leftovers.py:made": "what is to be removed may be gone",
+    "gather/test_quiet.py:run": "how it ended is what its callers judge",
+    "live/strace.py:trace": "how it ended is what its callers judge, and what strace saw is demanded",
     "live/test_libvirtd.py:remove_our_domains": "what is to be removed may be gone",
 }
 

@@ -37,6 +37,8 @@ from pytest_kvmcheck.targets import Target
 )
 def test_uris_that_are_let_through(uri: str) -> None:
     libvirt_api.check_uri(f"libvirt+{uri}")
+    with pytest.raises(KvmcheckError):  # the same, but for the driver
+        libvirt_api.check_uri(f"libvirt+{uri.replace('qemu', 'xen', 1).replace('test:', 'xen:', 1)}")
 
 
 @pytest.mark.parametrize(
