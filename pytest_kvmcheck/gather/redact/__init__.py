@@ -1,6 +1,6 @@
 r"""Take secrets out of evidence before it touches a disk or a log.
 
-What has a form is parsed, and the values that a check reads are kept (docs/decisions/0015-secrets-by-structure.md); free text is
+What has a form is parsed, and the values that a check reads are kept (docs/decisions/0019-secrets-by-structure.md); free text is
 searched for what announces a secret. Each becomes a pseudonym that is stable for one operator, so that two runs can be compared.
 It is a keyed digest: without the key, which never leaves the controller, it cannot be guessed from a dictionary.
 
