@@ -114,3 +114,14 @@ def test_what_could_not_be_read_stays_unreadable() -> None:
     ):
         with pytest.raises(ParseError):
             parse(redact_record(Record(probe, text), KEY).stdout)
+
+
+def test_packages_may_have_the_names_of_secrets() -> None:
+    """What apt-get says of passwd is no password; what else stands there is looked at."""
+    lines = (
+        "Inst passwd [1:4.13+dfsg1-1+deb12u1] (1:4.13+dfsg1-1+deb12u2 Debian:12.15/oldstable [amd64])\n"
+        "Inst libsecret-1-0 (0.20.5-3 Debian:12.15/oldstable, Debian-Security:12/stable-security [amd64]) []\nrc=0\n"
+    )
+    assert redact_record(Record("updates:apt/pending", lines), b"key").stdout == lines
+    other = redact_record(Record("updates:apt/pending", "E: password=hunter22 is wrong\nrc=100\n"), b"key").stdout
+    assert "hunter22" not in other

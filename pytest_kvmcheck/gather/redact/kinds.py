@@ -252,6 +252,19 @@ KINDS |= dict.fromkeys(
 
 KINDS["kernel_log"] = _kernel_log
 
+#: A package that waits, as apt-get -s tells it. Some are called passwd or libsecret-1-0, and what follows is a version.
+_INST = re.compile(
+    r"Inst [a-z0-9][a-z0-9+.-]{1,128}(?::\w{1,20})? (?:\[[\w.+:~-]{1,128}\] )?"
+    r"\([\w.+:~-]{1,128} [\w.:/, +~-]{1,300}(?:\[\w{1,20}\])?\)(?: \[[\w .:+~-]*\])*\s*"
+)
+
+
+def _pending(text: str, hide: Hide) -> str:
+    return conf.by_line(text, lambda line: line if _INST.fullmatch(line) else redact_words(line, hide))
+
+
+KINDS["updates"] = _sections(pending=_pending)
+
 #: Numbers, names and tables: of the kernel, of sysfs, and of tools that print nothing else.
 TABLES = words("""
         adjtime audit_status block_devices chrony_sources chrony_tracking clock clock_devices clocksource counters
@@ -264,7 +277,7 @@ TABLES = words("""
         nvme_identity packages pci polkit_rules pool_files product_uuid programs ptp_clocks qemu_cgroup qemu_huge_maps
         qemu_proc qemu_threads qemu_user qemu_vhost scsi_disk scsi_disks scsi_wwids security_modules smt sriov_conf
         storage_peers storage_ping swaps systemd_failed systemd_state systemd_units tainted thp timesyncd_stamp tuned uname
-        updates vfio_params vhost_net vhost_zcopytx virt_admin virt_host_validate virtio_ports vm_settings vulnerabilities
+        vfio_params vhost_net vhost_zcopytx virt_admin virt_host_validate virtio_ports vm_settings vulnerabilities
     """)
 
 
