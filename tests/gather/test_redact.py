@@ -125,3 +125,8 @@ def test_packages_may_have_the_names_of_secrets() -> None:
     assert redact_record(Record("updates:apt/pending", lines), b"key").stdout == lines
     other = redact_record(Record("updates:apt/pending", "E: password=hunter22 is wrong\nrc=100\n"), b"key").stdout
     assert "hunter22" not in other
+
+
+def test_tables_of_old_multipath_are_no_json() -> None:
+    text = "mpath0 (36006)\n[size=100G][features=1 queue_if_no_path][hwhandler=1 emc][rw]\n\\_ round-robin 0 [prio=1][active]\n"
+    assert redact_record(Record("multipath_maps", text), b"key").stdout == text

@@ -164,6 +164,11 @@ def _without_tails(text: str, hide: Hide) -> str:
     return redact_words(conf.by_line(text, lambda line: line.partition("#")[0] + "#" * ("#" in line)), hide)
 
 
+def _multipath(text: str, hide: Hide) -> str:
+    """multipathd before 0.6 knows no JSON, and its tables may begin a line with a bracket too."""
+    return (_json(_MULTIPATH_NAMES) if '"maps"' in text else redact_words)(text, hide)
+
+
 #: By probe: the form of its answer.
 KINDS: dict[str, Kind] = {
     # XML
@@ -180,8 +185,8 @@ KINDS: dict[str, Kind] = {
     "nftables": _json(_NFT_NAMES),
     "ovs": _json("headings data[]"),
     "teams": _json("runner_name name ifname state selected"),
-    "multipath_maps": _json(_MULTIPATH_NAMES),
-    "multipath_maps_later": _json(_MULTIPATH_NAMES),
+    "multipath_maps": _multipath,
+    "multipath_maps_later": _multipath,
     "lvm": _sections(lvs=_json("vg_name lv_name lv_active segtype data_percent metadata_percent"), pvs=_json("pv_name vg_name")),
     "cloud_init": _files(_json("stage errors ERROR WARNING DEPRECATED CRITICAL INFO DEBUG")),
     # arguments
