@@ -165,8 +165,8 @@ def _without_tails(text: str, hide: Hide) -> str:
 
 
 def _multipath(text: str, hide: Hide) -> str:
-    """multipathd before 0.6 knows no JSON, and its tables may begin a line with a bracket too."""
-    return (_json(_MULTIPATH_NAMES) if '"maps"' in text else redact_words)(text, hide)
+    """JSON; or, of releases before 0.6, tables, which may begin a line with a bracket too."""
+    return (_json(_MULTIPATH_NAMES) if "{" in text else redact_words)(text, hide)
 
 
 #: By probe: the form of its answer.
