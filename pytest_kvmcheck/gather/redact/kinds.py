@@ -166,8 +166,13 @@ def _without_tails(text: str, hide: Hide) -> str:
 
 def _sources(text: str, hide: Hide) -> str:
     """Lines of nsswitch.conf(5): which sources are asked for passwd, hosts and the like."""
-    known = re.compile(r"\s*[a-z]+:[\w\s\[\]!=]*(?:#.*)?\s*")
-    return conf.by_line(conf.commented(text, hide), lambda line: line if known.fullmatch(line) else redact_words(line, hide))
+    known = re.compile(r"\s*[a-z]+:[\w\s\[\]!=]*#?|\s*#?")
+
+    def change(line: str) -> str:
+        bare = line.partition("#")[0] + "#" * ("#" in line)
+        return bare if known.fullmatch(bare) else redact_words(bare, hide)
+
+    return conf.by_line(text, change)
 
 
 def _multipath(text: str, hide: Hide) -> str:
@@ -284,7 +289,8 @@ TABLES = words("""
         dm_maps dm_slaves dma_latency_holders dmi domblkerror domstats domstats_later edac ethtool fc_hosts fc_hosts_later
         fc_ports guest_channels guest_disks hostname hostname_fqdn hugepage_sources hugepages hugepages_node image_modes
         iommu_groups iscsi iscsi_nodes isolation journal_dirs kernel_settings kernels key_modes ksm kvm_modules kvm_params
-        libvirt_access libvirt_accounts listeners log_sizes logrotate_libvirt machine_id managers mdstat meminfo memory_modules microcode
+        libvirt_access libvirt_accounts
+        listeners log_sizes logrotate_libvirt machine_id managers mdstat meminfo memory_modules microcode
         multipath_config multipath_dmsetup name_lookup net_settings nic_state now ntpd_peers ntpd_variables numa numad nvme
         nvme_identity packages pci polkit_rules pool_files product_uuid programs ptp_clocks qemu_cgroup qemu_huge_maps
         qemu_proc qemu_threads qemu_user qemu_vhost scsi_disk scsi_disks scsi_wwids security_modules smt sriov_conf
