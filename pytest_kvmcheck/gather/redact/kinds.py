@@ -166,7 +166,11 @@ def _without_tails(text: str, hide: Hide) -> str:
 
 def _sources(text: str, hide: Hide) -> str:
     """Lines of nsswitch.conf(5): which sources are asked for passwd, hosts and the like."""
-    known = re.compile(r"\s*[a-z]+:[\w\s\[\]!=]*#?|\s*#?")
+    source = (
+        r"files|db|dns|nis|nisplus|ldap|sss|systemd|compat|hesiod|winbind|wins|mymachines|myhostname|resolve|cache|altfiles|extrausers"
+        r"|usrfiles|libvirt|libvirt_guest|mdns[46]?(?:_minimal)?|gw_name|\[(?:!?[A-Za-z]{2,12}=[a-z]{2,12}\s*)+\]"
+    )
+    known = re.compile(rf"\s*[a-z]+:(?:\s*(?:{source}))*\s*#?|\s*#?")
 
     def change(line: str) -> str:
         bare = line.partition("#")[0] + "#" * ("#" in line)
