@@ -176,7 +176,7 @@ def _sources(text: str, hide: Hide) -> str:
         bare = line.partition("#")[0] + "#" * ("#" in line)
         return bare if known.fullmatch(bare) else redact_words(bare, hide)
 
-    return conf.by_line(text, change)
+    return conf.by_line(redact_keys(text, hide), change)
 
 
 def _multipath(text: str, hide: Hide) -> str:
