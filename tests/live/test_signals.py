@@ -15,7 +15,7 @@ import pytest
 
 from tests.live.sshd import Farm
 
-MARK = "KVMCHECK_TEST_RUN"
+MARK = "THE_TEST_RUN"
 
 
 def started_by(mark: str) -> list[str]:
