@@ -182,7 +182,7 @@ class Session:
         pytest prints its header after this, and xdist starts its workers even later.
         """
         # Evidence, tests and results stay to the end: to look through them for garbage again and again takes a fourth of a run.
-        gc.set_threshold(*self._thresholds[:2], 1000)
+        gc.set_threshold(50_000, 20, 1000)
         self._spare_what_nobody_needs()
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         with terminal.Progress(reporter, len(self.plan.targets)) as progress:
