@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,10 +95,12 @@ class Lab:
                     inventory = judge.inventory_of_guest(asked)
                 else:
                     inventory = judge.inventory_of_host(asked)
-                options = ("--kvmcheck-profile=production", f"--kvmcheck-record={place / 'bundle'}")
+                profile = "guest-linux" if role == "guest" else "production"
+                options = (f"--kvmcheck-profile={profile}", f"--kvmcheck-record={place / 'bundle'}")
                 judge.kvmcheck(self.place / f"recorded-{asked}", machine.ssh_config, inventory, *options, state=machine.state)
             finally:
                 machine.stop()
+                shutil.rmtree(machine.place, ignore_errors=True)  # who tries again makes the same place
 
         return made(self._evidence_place(asked), make) / "bundle"
 
