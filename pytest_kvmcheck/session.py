@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import gc
 import shutil
 import sys
@@ -20,10 +19,10 @@ from pytest_kvmcheck.errors import KvmcheckError
 from pytest_kvmcheck.gather import leash
 from pytest_kvmcheck.gather.transport import Connection
 from pytest_kvmcheck.outcomes import TABLE, Outcome
-from pytest_kvmcheck.paths import shipped
 from pytest_kvmcheck.registry import Check
 from pytest_kvmcheck.reports import json_report, terminal
 from pytest_kvmcheck.results import Case, Result, judge
+from pytest_kvmcheck.selection import Selection
 from pytest_kvmcheck.subjects import Subject, list_subjects
 from pytest_kvmcheck.tally import Key, Tally, count, keep_worse, planned_of
 
@@ -32,31 +31,6 @@ if TYPE_CHECKING:
 
 _WORKER_BUNDLE = "kvmcheck_bundle"
 _WORKER_DESELECTED = "kvmcheck_deselected"
-
-
-#: Options by which files or tests are left out without being deselected: attributes of pytest's options, and how they are written.
-#: Those of pytest-shard and pytest-split, which tell nobody what they take out, are among them.
-_PARTIAL = {
-    "collectonly": "--collect-only",
-    "setuponly": "--setup-only",
-    "setupplan": "--setup-plan",
-    "lf": "--last-failed",
-    "stepwise": "--stepwise",
-    "num_shards": "--num-shards",
-    "splits": "--splits",
-}
-
-#: Options that choose what is run.
-_CHOOSING = {
-    "keyword": "-k",
-    "markexpr": "-m",
-    "deselect": "--deselect",
-    "ignore": "--ignore",
-    "ignore_glob": "--ignore-glob",
-}
-
-#: How the shipped checks are named to ``pytest --pyargs``.
-_AS_PACKAGE = "pytest_kvmcheck.checks"
 
 
 class Session:
@@ -69,8 +43,6 @@ class Session:
         self.tally: Tally | None = None
         self.stopped = ""
         self._deselected: set[Key] = set()
-        #: What the user named, and whether all of it is to be run.
-        self._named: list[tuple[Path, bool]] = []
         self.gathered: list[str] = []
         self._own_report: pytest.TestReport | None = None
         self._scratch: Path | None = None
@@ -84,7 +56,10 @@ class Session:
                 "python -O with --assert=plain: no assertion would be run, and nothing judged; leave one of them out"
             )
         hosts = getattr(config.option, "hosts", None)
-        self._own = own_checks = self._own_checks()
+        self.selection = Selection(config)
+        own_checks = self.selection.own
+        if not own_checks:
+            self._stand_for_tracebacks()
         if config.pluginmanager.hasplugin("html"):
             from pytest_kvmcheck.reports.html import HtmlColumns
 
@@ -111,54 +86,12 @@ class Session:
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _own_checks(self) -> list[Path]:
-        """Return the files and directories that the user named. Without any, the shipped checks are run.
-
-        When nothing but shipped checks is run, our summary stands for pytest's tracebacks and short summary.
-        """
-        config = self.config
-        if config.args_source is not pytest.Config.ArgsSource.ARGS:
-            config.args = [str(shipped("checks"))]
-        for arg in config.args:
-            place, _, inside = arg.partition("::")
-            path = shipped("checks") if place == _AS_PACKAGE else Path(config.invocation_params.dir, place).resolve()
-            self._named.append((path, not inside))
-        own = [path for path, _ in self._named if path.exists() and not path.is_relative_to(shipped("checks"))]
-        if not own:
-            if config.option.tbstyle == "auto":
-                config.option.tbstyle = "no"
-            if config.option.reportchars == "fE":
-                config.option.reportchars = ""
-        return own
-
-    def _left_out(self, check_id: str) -> bool:
-        """Whether the user left the file of a check out: by naming others, by --ignore, or all of them by --collect-only."""
-        option = self.config.option
-        if self._partial():
-            return True
-        file = Path(self.plan.checks[check_id].origin.rpartition(":")[0]).resolve()
-        if not any(whole and file.is_relative_to(path) for path, whole in self._named):
-            return True
-        here = self.config.invocation_params.dir
-        return any(file.is_relative_to(Path(here, path).resolve()) for path in option.ignore or ()) or any(
-            fnmatch.fnmatch(str(file), str(Path(here, glob))) for glob in option.ignore_glob or ()
-        )
-
-    def _partial(self) -> list[str]:
-        """Return which options of ``_PARTIAL`` are in force; one shard is no shard."""
-        values = {shown: getattr(self.config.option, name, None) for name, shown in _PARTIAL.items()}
-        return [shown for shown, value in values.items() if value is True or (isinstance(value, int) and value > 1)]
-
-    def _selection(self) -> list[str]:
-        """Return by which options a part was selected."""
-        option = self.config.option
-        told = self._partial()
-        for name, shown in _CHOOSING.items():
-            value = getattr(option, name, None)
-            told += [f"{shown} {one}" for one in (value if isinstance(value, list) else [value]) if one not in (None, "", False)]
-        if self.config.args_source is pytest.Config.ArgsSource.ARGS and any(map(self._left_out, self.plan.checks)):
-            told.append("what was named on the command line")
-        return told
+    def _stand_for_tracebacks(self) -> None:
+        """Let our summary stand for pytest's tracebacks and short summary: nothing but shipped checks is run."""
+        if self.config.option.tbstyle == "auto":
+            self.config.option.tbstyle = "no"
+        if self.config.option.reportchars == "fE":
+            self.config.option.reportchars = ""
 
     def _connection(self, wanted: settings.Settings) -> Connection:
         option = self.config.option
@@ -204,7 +137,7 @@ class Session:
         asked |= bool(config.known_args_namespace.pythonwarnings) or any(
             getattr(config.option, name, None) for name in ("log_cli_level", "log_level", "log_file")
         )
-        if self._own or asked:
+        if self.selection.own or asked:
             return
         if (logs := manager.get_plugin("logging-plugin")) is not None:
             manager.unregister(logs)
@@ -351,9 +284,14 @@ class Session:
             self._subjects_of,
             lambda profile, check: plan.profile_of(profile).setting(check) is not None,
         )
-        sharded = {"--num-shards", "--splits"} & {*self._partial()}
-        targets = {} if sharded else {target.name: target.cluster if target.role == "host" else "" for target in plan.targets}
-        return count(planned, self.results.values(), self._deselected, self._left_out, targets)
+        targets = (
+            {}
+            if self.selection.sharded
+            else {target.name: target.cluster if target.role == "host" else "" for target in plan.targets}
+        )
+        return count(
+            planned, self.results.values(), self._deselected, lambda check: self.selection.left_out(plan.checks[check]), targets
+        )
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
@@ -367,7 +305,9 @@ class Session:
         code = self.tally.exit_code(int(exitstatus))
         if self.plan.settings.json:
             try:
-                body = json_report.document(self.plan, list(self.results.values()), self.tally, self._selection())
+                body = json_report.document(
+                    self.plan, list(self.results.values()), self.tally, self.selection.told(self.plan.checks.values())
+                )
                 json_report.write(self.plan.settings.json, body)
             except OSError as exc:
                 code = pytest.ExitCode.INTERNAL_ERROR
@@ -381,7 +321,14 @@ class Session:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print what a person needs to know, worst first."""
         if not self.worker and self.tally is not None:
-            terminal.summary(terminalreporter, self.plan, list(self.results.values()), self.tally, self._selection(), self.stopped)
+            terminal.summary(
+                terminalreporter,
+                self.plan,
+                list(self.results.values()),
+                self.tally,
+                self.selection.told(self.plan.checks.values()),
+                self.stopped,
+            )
 
 
 def _case(item: pytest.Item) -> Case | None:

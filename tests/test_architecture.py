@@ -22,7 +22,7 @@ LAYERS = (
     ("catalog", "conditions", "contradictions", "subjects", "waivers"),
     ("profiles",),
     ("proofs",),
-    ("results", "tally"),
+    ("results", "selection", "tally"),
     ("asked", "places"),
     ("provenance",),
     ("judges",),
