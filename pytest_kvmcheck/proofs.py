@@ -73,15 +73,15 @@ def together(digests: dict[str, str]) -> Proof:
 
 def of_peers(found: Iterable[list[Proof]], circle: str) -> list[Proof]:
     """Return the proofs of many hosts: those of the same question named together as ``host`` *circle* when they are many."""
-    by_probe: dict[str, list[Proof]] = defaultdict(list)
+    by_pattern: dict[str, list[Proof]] = defaultdict(list)
     for proofs_of_one in found:
         for proof in proofs_of_one:
-            by_probe[proof["probe"]].append(proof)
+            by_pattern[_pattern(proof["probe"])].append(proof)
     result: list[Proof] = []
-    for probe, members in sorted(by_probe.items()):
+    for pattern, members in sorted(by_pattern.items()):
         if len(members) > TOGETHER:
-            digests = {proof["host"]: proof["sha256"] for proof in members}
-            result.append({"host": circle, "probe": probe, **together(digests)})
+            digests = {f"{proof['host']}/{proof['probe']}": proof["sha256"] for proof in members}
+            result.append({"host": circle, "probe": pattern, **together(digests)})
         else:
             result += members
     return sorted(result, key=lambda proof: (str(proof["host"]), str(proof["probe"])))

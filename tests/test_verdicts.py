@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from pytest_kvmcheck.gather import bundle
-from pytest_kvmcheck.proofs import TOGETHER
+from pytest_kvmcheck.proofs import TOGETHER, of_peers
 from pytest_kvmcheck.reports import json_report
 from pytest_kvmcheck.targets import Target
 from tests import casefile
@@ -318,3 +318,12 @@ def test_a_cluster_of_which_a_part_was_asked(run: Runs, place: Path, tmp_path: P
     _, text, body = run("--kvmcheck-inventory=three.yaml", hosts="good,bad")
     assert "cluster prod: third is not in this run" in " ".join(text.split()), text
     assert {result["outcome"] for result in body["results"] if result["host"] == "cluster:prod"} == {"unknown"}
+
+
+def test_what_many_peers_answered_is_named_together() -> None:
+    """Guests have names of their own on each host: they are of one kind all the same."""
+    found = [[{"host": f"h{n}", "probe": f"domain:u{n}/saved", "sha256": "0" * 64}] for n in range(TOGETHER + 1)]
+    assert [(proof["host"], proof["probe"], proof["answers"]) for proof in of_peers(found, "cluster:c")] == [
+        ("cluster:c", "domain:*/saved", TOGETHER + 1)
+    ]
+    assert of_peers(found[:3], "cluster:c") == [proof for proofs in found[:3] for proof in proofs]
